@@ -35,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Tails a shop's PostgreSQL log and writes change records to Kafka.\n\n"
-    "A first time: `capture check` says what is missing, `capture init` makes publication and topics, `capture run` "
+    "To begin: `capture check` says what is missing, `capture init` makes publication and topics, `capture run` "
     "takes the snapshot and streams until it is stopped.",
 )
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The YAML file; its part `capture` is read.")]
@@ -62,7 +62,7 @@ def _every_command(
 def run(config: Config = None) -> None:
     """Takes the initial snapshot if there is none, then streams until SIGTERM or Ctrl-C.
 
-    A second copy stands by and takes over when the first is gone.
+    A second `capture run` stands by and takes over when the first is gone.
     """
     settings = load("capture", Settings, config)
     configure_logs(settings.log_level, settings.log_json)
@@ -73,7 +73,7 @@ def run(config: Config = None) -> None:
     plan = plan_of(settings)
 
     def stopping() -> bool:
-        """The loop asks at every turn, so this also sees SIGHUP."""
+        """The loop calls this at every turn, so it also notices SIGHUP."""
         nonlocal settings, plan
         if hangup.is_set():
             hangup.clear()
@@ -125,7 +125,7 @@ def init(
         bool, typer.Option("--keyless", help="Also publish tables without a key, for inserts only.")
     ] = False,
 ) -> None:
-    """Makes the publication and the topics where they are missing, and says what it does. Can be said again.
+    """Makes the publication and the topics that are missing, and says what it does. It can be run again.
 
     With --dry-run it prints the SQL that a DBA runs once, the role and its rights included.
     """
@@ -163,7 +163,7 @@ def drop(
 def status(
     config: Config = None,
     as_json: Json = False,
-    seconds: Annotated[float, typer.Option("--seconds", min=0, help="Between the looks that give the rate.")] = 1.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="How long to measure the rate.")] = 1.0,
 ) -> None:
     """Shows where capture is: position, lag, WAL held and the budget, rate, topics, snapshot, and who runs.
 
@@ -192,7 +192,7 @@ def repair(config: Config = None, execute: Execute = False) -> None:
 
 @app.command()
 def adopt(
-    from_debezium: Annotated[bool, typer.Option("--from-debezium", help="The only kind of reader that is known.")],
+    from_debezium: Annotated[bool, typer.Option("--from-debezium", help="Required: there is no other kind.")],
     config: Config = None,
     connector: Annotated[str, typer.Option(help="The connector's name in Kafka Connect.")] = "",
     offsets_topic: Annotated[str, typer.Option(help="Kafka Connect's offset.storage.topic.")] = "connect-offsets",
@@ -200,7 +200,7 @@ def adopt(
         typer.FileText | None,
         typer.Option(help="A file with the answer of GET /connectors/NAME/offsets; - is standard input."),
     ] = None,
-    trust_slot: Annotated[bool, typer.Option("--trust-slot", help="Though the slot is ahead of the offset.")] = False,
+    trust_slot: Annotated[bool, typer.Option("--trust-slot", help="Even if the slot is ahead of the offset.")] = False,
     execute: Execute = False,
 ) -> None:
     """Continues where a Debezium connector stopped: takes over its slot and offset, without a new snapshot.
@@ -230,8 +230,7 @@ def _say_or_do(proposal: Proposal, execute: bool) -> None:
 
 signal_app = typer.Typer(
     no_args_is_help=True,
-    help="Asks the running capture for something, by a message in the shop's log: it is taken in its order, also when "
-    "capture runs only later.",
+    help="Sends capture a request through the shop's log. If capture is stopped, it acts on it after its next start.",
 )
 app.add_typer(signal_app, name="signal")
 
@@ -240,7 +239,7 @@ app.add_typer(signal_app, name="signal")
 def signal_snapshot(
     tables: Annotated[list[str], typer.Argument(help="schema.table, one or more")],
     config: Config = None,
-    where: Annotated[str | None, typer.Option("--where", help="Only rows of which this SQL condition is true.")] = None,
+    where: Annotated[str | None, typer.Option("--where", help="Only rows that meet this SQL condition.")] = None,
 ) -> None:
     """Reads tables again while streaming goes on: new ones, or after something was lost.
 
@@ -267,7 +266,7 @@ def signal_resume(config: Config = None) -> None:
 
 @signal_app.command("stop")
 def signal_stop(config: Config = None) -> None:
-    """Gives up the snapshots that were asked for; what was written stays."""
+    """Gives up the requested snapshots. Rows that are written already stay."""
     _signal(config, "stop-snapshot")
 
 

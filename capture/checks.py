@@ -25,8 +25,8 @@ WHY_LOST: Mapping[str | None, tuple[str, str]] = {
     "wal_level_insufficient": ("wal_level was below logical", "set wal_level = logical"),
     "rows_removed": ("rows of the catalogue were removed by VACUUM", "set hot_standby_feedback = on"),
 }
-"""For each reason for which a server gives a slot up: the reason in words, and what keeps the next slot. Source:
-PostgreSQL manual, "pg_replication_slots" (invalidation_reason)."""
+"""A server's reason for giving a slot up → the reason in words, and what keeps the next slot. Source: PostgreSQL
+manual, "pg_replication_slots" (invalidation_reason)."""
 
 
 def why_lost(slot: Slot) -> tuple[str, str]:
@@ -35,7 +35,7 @@ def why_lost(slot: Slot) -> tuple[str, str]:
 
 
 class NotOursError(SettingsError):
-    """The slot that is there is not the position's. It may be another reader's, so no new snapshot may drop it."""
+    """The slot is not the position's. It may be another reader's, so no new snapshot may drop it."""
 
 
 def problem(
@@ -46,7 +46,7 @@ def problem(
     settings: str,
     history: Callable[[int], str],
 ) -> SettingsError | None:
-    """Why the position cannot be streamed from; None when it can. `history` fetches a timeline's history file."""
+    """Why the position cannot be streamed from; None if it can. `history` fetches a timeline's history file."""
     try:
         check_position(position, system, slot, name, settings)
         if system.timeline != position.timeline:
@@ -76,7 +76,7 @@ def another_connector(prefix: str, names: Sequence[str]) -> SettingsError:
 
 
 def another_log(position: Position, system: System, history: Callable[[int], str]) -> bool:
-    """Whether the server's log is another one than the position's, so that its LSNs are not above those in Kafka."""
+    """Whether the server has another log than the position's, so that its LSNs need not be above those in Kafka."""
     try:
         check_log(position, system)
         if system.timeline != position.timeline:
@@ -87,7 +87,7 @@ def another_log(position: Position, system: System, history: Callable[[int], str
 
 
 def check_position(position: Position, system: System, slot: Slot | None, name: str, settings: str) -> None:
-    """Raises SettingsError when streaming from the position would lose or double changes."""
+    """SettingsError if streaming from the position would lose or double changes."""
     check_log(position, system)
     if position.slot != name:
         kind = SettingsError if slot is None else NotOursError
@@ -112,7 +112,7 @@ def check_position(position: Position, system: System, slot: Slot | None, name: 
 
 
 def check_slot(position: Position, slot: Slot | None, name: str) -> LSN:
-    """What the slot has confirmed; raises SettingsError when it is gone or the server gave it up."""
+    """What the slot has confirmed. SettingsError if it is gone or the server gave it up."""
     if slot is None or slot.confirmed_flush_lsn is None:
         raise SettingsError(f"slot {name} is gone: changes since {position.end_lsn} may be missing", REPAIR)
     if slot.wal_status == "lost":
@@ -125,7 +125,7 @@ def check_slot(position: Position, slot: Slot | None, name: str) -> LSN:
 
 
 def check_log(position: Position, system: System) -> None:
-    """Raises SettingsError when the server is another one, or its log ends before the position."""
+    """SettingsError if this is another server, or its log ends before the position."""
     if position.system_identifier != system.identifier:
         raise SettingsError(
             f"this is another PostgreSQL cluster (system identifier {system.identifier}, not "

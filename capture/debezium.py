@@ -1,4 +1,4 @@
-"""Debezium's options that have no meaning here or another form, and those of earlier versions of capture."""
+"""Debezium's options that have no meaning here or another form, and options of earlier versions of capture."""
 
 from __future__ import annotations
 
@@ -104,4 +104,4 @@ INSTEAD: Final[Mapping[str, str]] = {
     "value_converter": "write output: avro or json, json_schemas_enable, and schema_registry_url",
     "xmin_fetch_interval_ms": "the slot has no xmin to look at",
 }
-"""For each beginning of an option's name: what to do instead."""
+"""Beginning of an option's name → what to do instead."""

@@ -1,4 +1,4 @@
-"""Snapshots on demand: what a signal asks for, and how far the work is (a part of the position). Pure."""
+"""Snapshots on demand: what a signal asks for, and how far the work has got (part of the position). Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNAL_PREFIX: Final = "ordertap.signal"
 """The prefix of the logical messages that `capture signal` writes."""
 
 UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-"""The errors that somebody else's JSON may raise."""
+"""Errors that reading somebody else's JSON may raise."""
 
 SignalType = Literal["execute-snapshot", "pause-snapshot", "resume-snapshot", "stop-snapshot"]
 Tables = tuple[tuple[str, str | None], ...]
@@ -51,7 +51,7 @@ class Signal(NamedTuple):
 
 
 def parse_signal(content: bytes, slot: str) -> Signal | None:
-    """A signal for this slot; None for another slot's, and for what somebody else wrote under the prefix."""
+    """The signal, if it is for this slot; None for another slot's, and for anything else under the prefix."""
     try:
         found = json.loads(content)
         signal = Signal(**{**found, "tables": tuple(found["tables"])})
@@ -80,7 +80,7 @@ class Request(NamedTuple):
 
 
 class Demand(NamedTuple):
-    """The queued snapshots, of which the first is under way, and the id of the last signal taken."""
+    """The queued snapshots, the first of which is being read, and the id of the last signal taken."""
 
     requests: tuple[Request, ...] = ()
     paused: bool = False
@@ -88,21 +88,21 @@ class Demand(NamedTuple):
 
     @property
     def unread(self) -> frozenset[str]:
-        """Tables that a signal unparked and that are not wholly read yet."""
+        """Tables that a signal unparked and that are not completely read yet."""
         return frozenset(name for request in self.requests for name, _ in request.tables if name in request.unparked)
 
     @property
     def tables_left(self) -> int:
-        """How many tables are not wholly read yet."""
+        """How many tables are not completely read yet."""
         return sum(len(request.tables) for request in self.requests)
 
     def shown(self) -> dict[str, Any] | None:
-        """Its JSON form in the position; None when there never was a demand."""
+        """Its JSON form in the position; None if there never was a demand."""
         return None if self == Demand() else self._asdict() | {"requests": [r._asdict() for r in self.requests]}
 
 
 def parse_demand(content: Any) -> Demand:
-    """The reverse of shown(). Anything else raises one of UNREADABLE."""
+    """The reverse of shown(). Raises one of UNREADABLE for anything else."""
     if content is None:
         return Demand()
     requests = tuple(

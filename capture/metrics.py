@@ -1,4 +1,4 @@
-"""What capture tells Prometheus, and what its health says."""
+"""Capture's Prometheus metrics, and its health."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ _SLOT: Final = {
         "ordertap_capture_spilled_bytes", "Large transactions that the server decoded through its disk; -1: unknown"
     ),
 }
-"""By the field of a replication.Slot, whose None is -1. What it says while nobody reads it is for `capture status`."""
+"""Gauge by the field of replication.Slot that it shows; None is -1. While capture is stopped, `capture status` shows
+the fields."""
 SCHEMA_CHANGES = Counter("ordertap_capture_schema_changes_total", "Other versions of a table that came", ["table"])
 SNAPSHOT_ROWS = Counter("ordertap_capture_snapshot_rows_total", "Rows read by snapshots", ["table"])
 
@@ -53,7 +54,7 @@ ON_DEMAND_LEFT = Gauge(
 PARKED = Gauge("ordertap_capture_parked_tables", "Tables whose changes are not written")
 LEADING = Gauge("ordertap_capture_leading", "1 for the copy that reads the slot, 0 for one that stands by")
 
-_WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")  # manual, "pg_replication_slots"
+_WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")  # PostgreSQL's manual, "pg_replication_slots"
 _LIVE_PATIENCE: Final = 60.0
 FAILS_AGAIN: Final = "the same start has failed"
 _TOO_OFTEN: Final = 3
@@ -78,9 +79,9 @@ def waiting(what: str) -> Iterator[None]:
 
 
 class Metrics:
-    """Counts in plain numbers, given to Prometheus when it is asked; the hot loop stays cheap.
+    """Counts in plain numbers, which Prometheus gets when it asks, so that the hot loop stays cheap.
 
-    Made by the thread whose loop is to turn. `state` is in words.
+    Make it in the thread whose loop is watched. `state`: in words.
     """
 
     def __init__(self, heartbeat_interval: float) -> None:
@@ -94,7 +95,7 @@ class Metrics:
         self._read = 0
         self._durable: object = None
         self._events: dict[tuple[str, str], int] = {}
-        self._failure = ""  # of the last start
+        self._failure = ""  # the error of the last start
         self._failures = 0
         self.state = "starting"
         self.leading = False
@@ -111,7 +112,7 @@ class Metrics:
         self.state = state
 
     def leads(self, leading: bool) -> None:
-        """Whether this copy reads the slot."""
+        """Whether this process reads the slot."""
         self.leading = leading
 
     def parks(self, tables: tuple[str, ...]) -> None:
@@ -123,36 +124,36 @@ class Metrics:
         self.on_demand = tables
 
     def beats_every(self, seconds: float) -> None:
-        """Another interval of heartbeats."""
+        """Changes the interval of heartbeats."""
         self.heartbeat_interval = seconds
 
     def event(self, table: str, op: str, count: int) -> None:
-        """So many changes were read."""
+        """Counts changes that were read."""
         key = (table, op)
         self._events[key] = self._events.get(key, 0) + count
 
     def source_time(self, commit_us: int) -> None:
-        """A source transaction was read."""
+        """Notes a source transaction that was read."""
         self._commit_us = commit_us
 
     def heartbeat_sent(self, number: int) -> None:
-        """A heartbeat was written to the log."""
+        """Notes a heartbeat that was written to the log."""
         self._sent.append((number, time.monotonic()))
 
     def heartbeat_back(self, number: int | None) -> None:
-        """A heartbeat was read from the log; `number`: of this process, else None."""
+        """Notes a heartbeat that was read from the log. `number`: None if another process wrote it."""
         if number is not None:
             self._read = number
             self.state = "streaming"
 
     def restarted(self) -> None:
-        """A stream begins: heartbeats of the one before may never come back."""
+        """Notes a new stream: heartbeats of the one before may never come back."""
         self._sent.clear()
         self._commit_age = 0.0
         self._moved = time.monotonic()
 
     def turned(self) -> None:
-        """The main loop turned; about once a second what was counted is passed on."""
+        """Notes a turn of the main loop. About once a second the counts are passed on."""
         now = time.monotonic()
         if self._commit_us:
             self._commit_age = max(0.0, time.time() - self._commit_us / 1e6)
@@ -178,7 +179,7 @@ class Metrics:
             FAILED_STARTS.set(0)
 
     def slot(self, seen: Mapping[str, Any], lag_bytes: int) -> None:
-        """What the server says of the slot (a replication.Slot's fields), and how much log is not in Kafka yet."""
+        """Notes what the server says of the slot (fields of replication.Slot), and how much log is not in Kafka yet."""
         for name, gauge in _SLOT.items():
             gauge.set(-1 if seen[name] is None else seen[name])
         WAL_HELD.set(seen["held_bytes"] or 0)
@@ -187,8 +188,8 @@ class Metrics:
             WAL_STATUS.labels(status).set(status == seen["wal_status"])
 
     def start_failed(self, reason: str, hint: str) -> bool:
-        """A start, or the stream after it, has ended so, and the next one follows; whether that happens again and again
-        without anything getting through, which `state` then says with the next step."""
+        """Notes that a start, or the stream after it, has failed, and that another start follows. Returns whether this
+        happens again and again without any progress; `state` then says so, with the next step."""
         failure = _NUMBERS.sub("#", reason)
         self._failures = self._failures + 1 if failure == self._failure else 1
         self._failure = failure
@@ -199,13 +200,13 @@ class Metrics:
         return again
 
     def lag_seconds(self) -> float:
-        """How far Kafka is behind: by the age that the commit read last had then, or by a heartbeat under way."""
+        """How far Kafka is behind: the age of the last commit when it was read, or of a heartbeat under way."""
         sent = self._sent
         under_way = time.monotonic() - sent[0][1] if sent else 0.0
         return max(under_way, self._commit_age)
 
     def live(self) -> tuple[bool, str]:
-        """Our own loop turns, or waits for somebody outside: Kafka and PostgreSQL away do not make us dead."""
+        """Whether our own loop turns, or waits for somebody else: outages of Kafka and PostgreSQL do not count."""
         wait = _waits.get(self._thread)
         now = time.monotonic()
         if wait is not None and now - wait[1] > 1.0:
@@ -214,7 +215,8 @@ class Metrics:
         return age < _LIVE_PATIENCE, f"last turn {age:.0f} s ago"
 
     def ready(self) -> tuple[bool, str]:
-        """Data flows: what is in Kafka has moved lately, be it by a heartbeat; else which side it waits for."""
+        """Whether data flows: something, at least a heartbeat, has reached Kafka lately. If not, which side it waits
+        for."""
         if self.state == "standby":
             return True, self.state
         if self.state == "snapshot":
@@ -225,7 +227,7 @@ class Metrics:
             return False, self._also_waiting(self.state)
         age = time.monotonic() - self._moved
         if age < max(15.0, 4 * self.heartbeat_interval):
-            if self.parked:  # told last: what stops all tables is worse
+            if self.parked:  # last, because what stops all tables is worse
                 return False, f"parked, not written: {', '.join(self.parked)}; capture signal snapshot brings them back"
             waits = f"; a snapshot on demand has {self.on_demand} tables left" if self.on_demand else ""
             return True, f"streaming, {self.lag_seconds():.1f} s behind{waits}"

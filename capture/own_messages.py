@@ -1,4 +1,4 @@
-"""Capture's own messages in the shop's log: heartbeats, signals and the marks of chunks, and what follows from them."""
+"""Capture's own messages in the shop's log (heartbeats, signals, marks of chunks), and what follows from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INTERNAL: Final = frozenset({HEARTBEAT_PREFIX, SIGNAL_PREFIX, WATERMARK_PREFIX})
 
 
 class Answer(NamedTuple):
-    """What follows from a message: the position behind it, and what is to be written with it (None: nothing is)."""
+    """The answer to a message: the position after it, and what is to be written with it (None: nothing)."""
 
     position: Position
     records: list[Draft] | None = None
@@ -35,8 +35,7 @@ class Answer(NamedTuple):
 
 
 class OwnMessages:
-    """The own messages of one stream. The stream gives them in their order, and asks for the next chunk between
-    them."""
+    """The own messages of one stream. The stream hands them over in order, and asks for the next chunk in between."""
 
     def __init__(
         self,
@@ -57,15 +56,13 @@ class OwnMessages:
         self._metrics = metrics
 
     def reread(self, interval: float, key: SecretStr) -> None:
-        """Another interval of heartbeats (seconds) and another key, from now on."""
+        """Changes the interval of heartbeats (seconds) and the key."""
         self.heartbeats.every(interval)
         self._key = key
 
     def read(self, message: pgoutput.LogicalMessage, position: Position, patiently: Patiently) -> Answer | None:
-        """Takes a message of one of the INTERNAL prefixes at its place in the log; None for one that means nothing.
-
-        `patiently` runs calls that may block. SettingsError when the log is another one than the position's.
-        """
+        """Takes a message with one of the INTERNAL prefixes; None if it means nothing. `patiently` runs calls that may
+        block. SettingsError if this is another log than the position's."""
         beat = self.heartbeats.read(message) if message.prefix == HEARTBEAT_PREFIX else None
         if message.lsn < position.end_lsn:
             return None
@@ -105,7 +102,7 @@ class OwnMessages:
         return self._answer(position._replace(end_lsn=message.lsn, stopped_lsn=None), rows)
 
     def step(self, now: float, position: Position) -> Answer | None:
-        """Goes on with a snapshot on demand between two messages; None when there is nothing to write."""
+        """Continues a snapshot on demand between two messages; None if there is nothing to write."""
         unread = self.incremental.demand.unread
         try:
             notices = self.incremental.step(now)
@@ -116,14 +113,14 @@ class OwnMessages:
         return None if notices is None else self._answer(position, notices)
 
     def _park_again(self, unread: frozenset[str]) -> None:
-        """Parks those of `unread`, not read whole, that nobody will read any more: what changed while they were parked
-        is missing."""
+        """Parks the `unread` tables again that nobody will read any more: changes are missing from the time when they
+        were parked."""
         for name in unread - self.incremental.demand.unread - self._tables.parked:
             said = "the snapshot that was to bring it back has not read all of it"
             self._tables.park(ParkedError(name, said, "mend what kept it from that"))
 
     def _answer(self, position: Position, records: list[Draft] | None) -> Answer:
-        """With records goes how far the snapshot on demand has come."""
+        """The answer with these records, and with how far the snapshot on demand has got."""
         if records is None:
             return Answer(position)
         parked = tuple(sorted(self._tables.parked))

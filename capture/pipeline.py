@@ -1,5 +1,5 @@
-"""What `capture run` does as long as it runs: it waits for the leadership, holds a session, and starts again after an
-error that passes."""
+"""The life of `capture run`: it waits for the leadership, holds a session, and starts again after an error that
+passes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from schemas.process.backoff import backoff
 log = structlog.get_logger("capture")
 
 _STANDBY_PAUSE = 1.0
-_RAN_WELL = 10.0  # seconds: what ends a run of this length is news, so that the next start comes soon
+_RAN_WELL = 10.0  # seconds: after a run of this length an error is new, and the next start comes soon
 _SLOT_PATIENCE = 90.0  # a dead reader's walsender may live on for wal_sender_timeout (a minute by default)
 
 
@@ -40,18 +40,15 @@ class Capture:
         self._led = False
 
     def reread(self, plan: Plan) -> None:
-        """Takes other settings: limits and times from now on, connections from the next one. `stopping` calls it, in
-        its thread.
-
-        What shapes records, and names, must be the same.
-        """
+        """Takes new settings: limits and times at once, connections from the next one. Called by `stopping`, in its
+        thread. Names, and whatever shapes records, must be the same."""
         self._plan = plan
         self._metrics.beats_every(plan.options.heartbeat)
         if self._session is not None:
             self._session.reread(plan)
 
     def run(self) -> None:
-        """Starts, and starts again after an error that passes. The first start raises its error."""
+        """Starts, and starts again after errors that pass. The first start raises its error."""
         attempt = 0
         first_try = time.monotonic()
         while not self._stopping() and not self._lifetime.ended:
@@ -69,13 +66,13 @@ class Capture:
             except StoppedError:
                 log.info("stopped before the snapshot was complete", next="start again; the slot keeps the log")
                 return
-            gc.collect()  # ends the threads of a producer that is of no use any more
+            gc.collect()  # ends the threads of a producer that is no longer used
             attempt = 1 if time.monotonic() - began > _RAN_WELL else attempt + 1
             if not self._stopping() and not self._lifetime.ended:
                 self._sleep(backoff(attempt, 0.5, longest=10.0, spread=1.0))
 
     def _stops(self) -> bool:
-        """Work that lasts long asks between its parts, so this also notes that we live."""
+        """Asked between the parts of long work, so this also notes that we live."""
         self._metrics.turned()
         return self._stopping()
 
@@ -89,7 +86,7 @@ class Capture:
         told("starting again", reason=error.message, next=error.hint)
 
     def _once(self) -> None:
-        """One start, up to a clean stop or an error."""
+        """One start, until a clean stop or an error."""
         leadership = Leadership(self._plan.server, self._plan.options.slot)
         try:
             if not self._lead(leadership):
@@ -108,7 +105,7 @@ class Capture:
             leadership.close()
 
     def _lead(self, leadership: Leadership) -> bool:
-        """Waits for the leadership; False when asked to stop, or to ask another server, meanwhile."""
+        """Waits for the leadership. False if meanwhile asked to stop, or to use another server."""
         server = self._plan.server
         while not leadership.acquire():
             if self._led:
@@ -129,7 +126,7 @@ class Capture:
 
 
 def _fenced(error: FencedError, leadership: Leadership) -> UnavailableError:
-    """Kafka says the same of a replaced producer and of a transaction that lasted too long. The lock tells which it
+    """Kafka says the same of a replaced producer and of a transaction that took too long. The lock tells which it
     was."""
     if not leadership.held():
         return error

@@ -1,4 +1,4 @@
-"""The settings in the form that the parts of capture take."""
+"""The settings, in the form that the parts of capture take."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from schemas.writing.json_output import JsonRegistry
 
 
 class Plan(NamedTuple):
-    """What the settings say of the work, in plain values."""
+    """What the settings say, in plain values."""
 
     name: str
     prefix: str
@@ -75,8 +75,8 @@ class Plan(NamedTuple):
 
     @property
     def transactional_id(self) -> str:
-        """That of the stream's producer; those of the snapshot's producers begin with it. The prefix tells shops on one
-        Kafka apart."""
+        """The transactional id of the stream's producer. Those of the snapshot's producers begin with it. The prefix
+        keeps shops on one Kafka apart."""
         return f"ordertap-{self.prefix}-{self.name}"
 
     @property
@@ -92,18 +92,18 @@ class Plan(NamedTuple):
 
     @property
     def frame(self) -> Frame:
-        """What makes a Kafka key or value of Avro bytes."""
+        """Makes a Kafka key or value from Avro bytes."""
         return self.registry.frame if isinstance(self.registry, JsonRegistry) else wire.frame
 
     def position(self, settled: bool = True) -> Position | None:
-        """The committed position, None before the first; `settled` is that of Cluster.last_values.
+        """The committed position, None before the first. `settled`: as in Cluster.last_values.
 
-        SettingsError when another connector has one there: two connectors cannot share the index of commits, by which
-        readers know that they have all.
+        SettingsError if another connector has one there: two connectors cannot share the index of commits, by which
+        readers know that they have everything.
         """
         key = self.name.encode()
         found = self.cluster.last_values(self.topics.position, settled)
-        if key not in found:  # not since this version: it may be where earlier ones have it
+        if key not in found:  # not written since the upgrade: earlier versions have it in another topic
             former = self.cluster.last_values(self.topics.former_position, settled)
             found = {other: value for other, value in former.items() if not is_moved(value)} | found
         if others := {other for other in found if other != key and not is_accounted_key(other)}:
@@ -111,7 +111,7 @@ class Plan(NamedTuple):
         return parse_position(found[key]) if key in found else None
 
     def position_writer(self, producer: TransactionalProducer, found: Position | None) -> PositionWriter:
-        """What writes the position and the index of commits; `found` is what position() returned."""
+        """Writes the position and the index of commits. `found`: what position() returned."""
         key, topics = self.name.encode(), self.topics
         former = self.cluster.last_values(topics.former_position).get(key)
         left: Fields | None = None
@@ -125,7 +125,7 @@ class Plan(NamedTuple):
     def problem(
         self, position: Position | None, system: System, slot: Slot | None, history: Callable[[int], str]
     ) -> SettingsError | None:
-        """Why a start could not stream from the position, with the slot that is there; see checks.problem."""
+        """Why a start could not stream from the position with this slot; see checks.problem."""
         name = self.options.slot
         if position is None:
             return None if slot is None else not_ours(name, self.topics.position, self.name)
@@ -139,7 +139,7 @@ class Plan(NamedTuple):
         parked: Iterable[str] = (),
         any_bytes: bool = False,
     ) -> Tables:
-        """The tables as the settings want them; see Versions for the three functions, Tables for the rest."""
+        """The tables as the settings want them. See Versions for the three functions, Tables for the rest."""
         latest, policy, rules = self.registry.latest, self.incompatible_schema, self.selection.rules
         topic_of, as_text = self.topics.of, self.as_text
         text_of = self.registry.text_of if isinstance(self.registry, JsonRegistry) else None
@@ -147,7 +147,7 @@ class Plan(NamedTuple):
         return Tables(self.selection, self.tombstones, versions, parked, any_bytes)
 
     def messages(self, in_utf8: Callable[[bytes], bytes]) -> Messages:
-        """The shop's logical messages, with the topics of the outbox; see there for the function."""
+        """The shop's logical messages, with the outbox's topics. See Messages for the function."""
         register, partitions, taken = self.registry.register, self.topics.partitions, self.topics.taken
         chosen = self.message_prefixes, self.outbox, INTERNAL
         return Messages(self.prefix, *chosen, register, partitions, taken, self.frame, in_utf8)

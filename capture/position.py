@@ -22,17 +22,17 @@ SHAPES_RECORDS: Final = frozenset(
     | {"column_mask_with_length_chars", "column_truncate_to_length_chars", "column_mask_hash"}
     | {"tombstones_on_delete", "provide_transaction_metadata", *Modes._fields}
 )
-"""What decides which records there are and what is in them: a position knows these settings by a hash."""
+"""Settings that decide which records there are and what is in them. A position knows them by a hash."""
 _MOVED: Final = "moved_to"
 _ACCOUNTED: Final = b"/tables"
 _LOOK: Final = "look at what else writes to the position topic"
 
 
 class Partial(NamedTuple):
-    """How far a transaction has been written: its commit LSN, the last change's ordinal, and its counts so far.
+    """How far a transaction is written: its commit LSN, the last change's ordinal, and its counts so far.
 
-    `size` are those of its END, by collection, where there are ENDs; `counts` those of the index of commits. A capture
-    from before the index kept no counts (None); the index then begins behind this transaction.
+    `size`: the counts for its END, by collection, if there are ENDs. `counts`: those for the index of commits. A
+    capture from before the index kept no counts (None); the index then begins after this transaction.
     """
 
     commit_lsn: LSN
@@ -51,7 +51,7 @@ class Chain(NamedTuple):
 class InitialSnapshot(NamedTuple):
     """The initial snapshot: `making` its slot, `running`, or `completed` (then the demand may have the rest of it).
 
-    `tables_done` (with their numbers of rows) are wholly in Kafka, as they were at its consistent point, which is the
+    `tables_done` (with numbers of rows) are completely in Kafka, as they were at its consistent point, which is the
     position's end_lsn. `workers` had transactional ids of their own, which a successor fences.
     """
 
@@ -62,7 +62,7 @@ class InitialSnapshot(NamedTuple):
 
 
 class Heartbeat(NamedTuple):
-    """The last heartbeat that came back through the log: the run that wrote it, its number, when and where (0:
+    """The last heartbeat that came back through the log: the run that wrote it, its number, time and place (0:
     unknown)."""
 
     run: str
@@ -98,8 +98,7 @@ class Position(NamedTuple):
     chain: Chain | None = None
 
     def at(self, end_lsn: LSN, commit_lsn: LSN) -> Position:
-        """The position after a whole source transaction. It is made for each one, so without _replace, which is
-        slow."""
+        """The position after a whole source transaction. One is made for each, so without _replace, which is slow."""
         generation, identifier, timeline, slot, _, _, settings, _, snapshot, beat, _, demand, parked, chain = self
         return tuple.__new__(
             Position,
@@ -115,7 +114,7 @@ class Position(NamedTuple):
             return stamp.generation < self.generation
         if self.partial is not None and stamp.commit_lsn == self.partial.commit_lsn:
             return stamp.ordinal <= self.partial.ordinal
-        return (stamp.commit_lsn, stamp.ordinal) <= (self.end_lsn, 0)  # what is outside transactions has 0
+        return (stamp.commit_lsn, stamp.ordinal) <= (self.end_lsn, 0)  # records outside of transactions have 0
 
     def dump(self) -> bytes:
         """The value of the record."""
@@ -137,7 +136,7 @@ def first_position(generation: int, identifier: str, timeline: int, slot: str, l
 
 
 def parse_position(value: bytes) -> Position:
-    """Reads the record's value; DataError when it is not one of ours."""
+    """Reads the record's value. DataError if it is not one of ours."""
     try:
         content = json.loads(value)
         partial, snapshot, heartbeat = content.pop("partial"), content.pop("snapshot"), content.pop("heartbeat")
@@ -170,10 +169,8 @@ def parse_position(value: bytes) -> Position:
 
 
 def accounted_key(key: bytes) -> bytes:
-    """The key of the record beside the position that says which tables are accounted for.
-
-    It changes seldom and may be long: the position is written with each Kafka transaction.
-    """
+    """The key of the record beside the position that lists accounted tables. That list seldom changes and may be long,
+    while the position is written with each Kafka transaction."""
     return key + _ACCOUNTED
 
 
@@ -183,12 +180,12 @@ def is_accounted_key(key: bytes) -> bool:
 
 
 def dump_accounted(tables: Iterable[str]) -> bytes:
-    """The value of that record: tables that were copied, or were said to have changes without a copy."""
+    """The value of that record: tables that were copied, or reported as changing without a copy."""
     return json.dumps(sorted(tables), separators=(",", ":")).encode()
 
 
 def parse_accounted(value: bytes) -> frozenset[str]:
-    """The reverse; DataError when it is not one of ours."""
+    """The reverse. DataError if it is not one of ours."""
     try:
         return frozenset(map(str, json.loads(value)))
     except UNREADABLE:
@@ -202,7 +199,7 @@ def _partial(content: Mapping[str, Any]) -> Partial:
 
 
 def moved(value: bytes, topic: str) -> bytes:
-    """What the topic of earlier releases holds once the position has moved to `topic`: the old position with a field
+    """The value for the earlier releases' topic once the position has moved to `topic`: the old position with a field
     that those releases do not know, so that none of them starts from it."""
     return json.dumps({**json.loads(value), _MOVED: topic}, separators=(",", ":")).encode()
 
@@ -216,8 +213,7 @@ def is_moved(value: bytes) -> bool:
 
 
 def parse_heartbeat(content: bytes, slot: str, lsn: LSN) -> Heartbeat | None:
-    """The heartbeat at `lsn`; None for that of another slot's reader, and for what somebody else wrote under the
-    prefix."""
+    """The heartbeat at `lsn`; None for another slot's, and for anything else under the prefix."""
     try:
         found = json.loads(content)
         beat = Heartbeat(str(found["run"]), int(found["number"]), int(found.get("at_ms", 0)), lsn)

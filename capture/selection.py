@@ -1,7 +1,7 @@
 """What is captured: which tables, which of their columns and how, which operations. Pure.
 
-Entries are regular expressions that match a whole name, `schema.table` or `schema.table.column`, as Debezium's do. An
-entry that is written exactly as the name matches it, too (`public.price$`). Case counts, as in PostgreSQL.
+Entries are regular expressions that match a whole name, `schema.table` or `schema.table.column`, like Debezium's. An
+entry that equals the name matches, too (`public.price$`). Matching is case-sensitive, like PostgreSQL's names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from schemas.model.relation import Relation
 from schemas.writing.column_rules import ColumnRules, Mask
 
 _PLAIN: Final = re.compile(r"[\w.$ -]+")
-"""Matches an entry that can only mean the name that it is."""
+"""An entry that can only mean the name that it spells."""
 
 
 class Pattern:
@@ -26,7 +26,7 @@ class Pattern:
         self._expression = re.compile(entry)
 
     def matches(self, name: str) -> bool:
-        """Whether the entry means this name."""
+        """Whether the entry matches this name."""
         return name == self.entry or self._expression.fullmatch(name) is not None
 
 
@@ -36,7 +36,7 @@ def patterns(entries: Iterable[str]) -> tuple[Pattern, ...]:
 
 
 def unmatched(entries: Iterable[Pattern], names: Iterable[str]) -> list[str]:
-    """The entries that none of the names match."""
+    """The entries that match none of the names."""
     names = list(names)
     return [one.entry for one in entries if not any(map(one.matches, names))]
 
@@ -47,7 +47,7 @@ def any_matches(entries: Sequence[Pattern], name: str) -> bool:
 
 
 class Lists(NamedTuple):
-    """The settings as they are written. `masks` are (setting, entry, mask); `keys` are (tables, columns)."""
+    """The lists of the settings. `masks`: (setting, entry, mask). `keys`: (tables, columns)."""
 
     table_include_list: Sequence[str] = ()
     table_exclude_list: Sequence[str] = ()
@@ -59,7 +59,7 @@ class Lists(NamedTuple):
 
 
 class Selection:
-    """What the lists choose."""
+    """Applies the lists."""
 
     def __init__(
         self,
@@ -67,8 +67,8 @@ class Selection:
         propagate_source_type: Sequence[str] = (),
         comments: bool = False,
     ) -> None:
-        """The columns that match the second list have what they are in PostgreSQL in their schema; with `comments` all
-        have theirs."""
+        """Columns that match `propagate_source_type` have their PostgreSQL type in the schema. `comments`: so has every
+        column its comment."""
         self._typed = patterns(propagate_source_type)
         self._comments = comments
         self._included = patterns(lists.table_include_list)
@@ -78,7 +78,7 @@ class Selection:
         self._masks = [(setting, Pattern(entry), mask) for setting, entry, mask in lists.masks]
         self._keys = [(Pattern(tables), columns) for tables, columns in lists.keys]
         self.skipped = frozenset(lists.skipped_operations)
-        """Those of c, u, d and t that become no record."""
+        """The ops, out of c, u, d and t, that become no record."""
 
     @property
     def every_table(self) -> bool:
@@ -109,7 +109,7 @@ class Selection:
         return bool(self._columns_included or self._columns_excluded or self._masks or self._keys or self._typed)
 
     def rules(self, relation: Relation) -> ColumnRules:
-        """What the settings say of a table's columns; SettingsError when two entries say different things."""
+        """What the settings say about a table's columns. SettingsError if two entries contradict each other."""
         names = {column.name: f"{relation.table}.{column.name}" for column in relation.columns}
         included, excluded = self._columns_included, self._columns_excluded
         return ColumnRules(
@@ -136,7 +136,7 @@ class Selection:
         return found[0] if found else ()
 
     def unused(self, relations: Iterable[Relation]) -> list[str]:
-        """`setting: entry` for each entry on columns or keys that matches none in these tables."""
+        """`setting: entry` for each entry on columns or keys that matches nothing in these tables."""
         relations = list(relations)
         columns = [f"{one.table}.{column.name}" for one in relations for column in one.columns]
         said = [("column_include_list", one) for one in self._columns_included]
@@ -148,14 +148,14 @@ class Selection:
         return lost + [f"message_key_columns: {one.entry}" for one, _ in self._keys if unmatched([one], tables)]
 
     def check_used(self, relations: Iterable[Relation]) -> None:
-        """SettingsError when an entry matches nothing in these tables."""
+        """SettingsError if an entry matches nothing in these tables."""
         unused = self.unused(relations)
         if unused:
             raise SettingsError(f"no captured column or table is meant by {'; '.join(unused)}", "correct the entry")
 
 
 def parse_key(entry: str) -> tuple[str, tuple[str, ...]]:
-    """(tables, columns) of `public.lines:order_id,number`; ValueError for another form."""
+    """(tables, columns) of `public.lines:order_id,number`. ValueError for any other form."""
     tables, colon, columns = entry.rpartition(":")
     names = tuple(name.strip() for name in columns.split(","))
     if not colon or not tables or not all(names) or len(set(names)) < len(names):

@@ -1,5 +1,7 @@
-"""One start and what follows: end what a crash left open, check the position, take a snapshot, stream the log. Any
-error ends the session, and the next one begins anew."""
+"""One start and what follows: end what a crash left open, check the position, take a snapshot, stream the log.
+
+Any error ends the session, and the next one begins anew.
+"""
 
 from __future__ import annotations
 
@@ -66,15 +68,15 @@ class Lifetime:
     ended: bool = False  # nothing is left to do
 
     def start(self) -> None:
-        """A snapshot, the stream or standing by has begun: an error that ends it may pass."""
+        """A snapshot, the stream or standing by has begun, so an error that ends it may pass."""
         self.started = True
 
     def took_snapshot(self) -> None:
-        """The snapshot is taken: another start of this process does not take it again."""
+        """The snapshot is taken. Further starts of this process do not take it again."""
         self.snapshot_taken = True
 
     def end(self) -> None:
-        """Nothing is left to do: there is no other start."""
+        """Nothing is left to do: there will be no other start."""
         self.ended = True
 
 
@@ -84,8 +86,8 @@ class Session:
     def __init__(
         self, plan: Plan, leadership: Leadership, lifetime: Lifetime, metrics: Metrics, stopping: Callable[[], bool]
     ) -> None:
-        """Makes the topics, fences whoever wrote before, then reads the position. Each call of `stopping` also says
-        that we live."""
+        """Makes the topics, fences former writers, then reads the position. Each call of `stopping` also notes that we
+        live."""
         self._plan = plan
         self._leadership = leadership
         self._lifetime = lifetime
@@ -125,7 +127,7 @@ class Session:
         self._replication = Replication(plan.server, plan.failover)
 
     def run(self) -> None:
-        """Up to a clean stop, or to an error."""
+        """Runs until a clean stop or an error."""
         try:
             durable = self._snapshot_and_stream()
         finally:
@@ -134,17 +136,15 @@ class Session:
             self._note_stop(durable)
 
     def reread(self, plan: Plan) -> None:
-        """Takes other limits and times from now on, and another server for chunks; the rest is for the next session."""
+        """Changes limits, times and the server for chunks now. The rest is for the next session."""
         self._plan = self._plan._replace(server=plan.server, limits=plan.limits, options=plan.options)
         self._chunks.ask(plan.server)
         if self._stream is not None:
             self._stream.reread(plan.options, plan.limits)
 
     def _make_topics(self, topics: Mapping[str, str]) -> dict[str, SettingsError]:
-        """Makes the topics (by table) that are missing; the errors of tables whose topic Kafka refuses.
-
-        Where it refuses all, nothing is well, and the first error is raised.
-        """
+        """Makes the missing topics (by table). Returns the errors of tables whose topic Kafka refuses. If it refuses
+        all, something else is wrong, and the first error is raised."""
         refused: dict[str, SettingsError] = {}
         self._plan.topics.create(topics.values(), self._stopping, refused)
         if topics and len(refused) == len(topics):
@@ -152,7 +152,8 @@ class Session:
         return {table: refused[topic] for table, topic in topics.items() if topic in refused}
 
     def _end_hanging(self) -> None:
-        """Ends what a broker that came back has left open, before the position is read and anything is written."""
+        """Ends what a broker that came back has left open. Before the position is read and before anything is
+        written."""
         plan = self._plan
         if not find_hanging(plan.cluster, plan.topics.writes):
             return
@@ -188,8 +189,8 @@ class Session:
         )
 
     def _snapshot_and_stream(self) -> Position | None:
-        """Does what the settings and the position want. Returns the durable position once asked to stop, None when all
-        is done."""
+        """Does what the settings and the position ask for. Returns the durable position when asked to stop, None when
+        all is done."""
         mode = self._plan.snapshot.mode
         system = self._replication.identify()
         self._check_lists()
@@ -200,7 +201,7 @@ class Session:
         position = self._rest(reason)
         step = next_step(mode, position, reason, self._lifetime.snapshot_taken)
         if step == "snapshot":
-            self._tables.unpark(self._tables.parked)  # it reads them, or what was before counts for none of the tables
+            self._tables.unpark(self._tables.parked)  # the snapshot reads them anew, or no table's old state counts
             position = self._take_snapshot(self._beginning(position, system, reason))
             self._lifetime.took_snapshot()
         if step == "end" or mode == "initial_only":
@@ -212,16 +213,18 @@ class Session:
             self._tell_uncopied(position)
         self._account(position)
         if position.timeline != system.timeline:
-            self._lifetime.beats.another_run(_new_id())  # the numbers of those that the standby never got are no gap
+            self._lifetime.beats.another_run(_new_id())  # numbers that the standby never got are no gap
         position = position._replace(settings=self._plan.settings_hash, timeline=system.timeline, stopped_lsn=None)
         position = position._replace(parked=tuple(sorted(self._tables.parked)))
-        self._committed.write((), position)  # it also says to readers of the index how all stands
+        self._committed.write((), position)  # tells readers of the index the state of every table
         return self._run_stream(position)
 
     def _check_lists(self) -> None:
-        """SettingsError for rules on columns that a table cannot keep, and for new entries that match nothing. Such an
-        entry may be misspelt, and the values that it should hide would be seen. An entry that once matched something
-        may outlive it: a table that the shop dropped is no reason to stop, and the log may still have its rows.
+        """SettingsError for rules on columns that a table needs, and for new entries that match nothing.
+
+        Such an entry may be misspelt, and the values that it should hide would be seen. An entry that once matched
+        something may outlive it: if the shop has dropped a table, that is no reason to stop, and the log may still have
+        its rows.
         """
         plan, position = self._plan, self._found
         relations = [one.relation for one in self._published]
@@ -242,8 +245,8 @@ class Session:
             log.warning("settings mean no captured column or table", entries=unused)
 
     def _rest(self, problem: SettingsError | None) -> Position | None:
-        """The position. If a crash ended the snapshot and its rest can be read on demand, the position has that rest in
-        its demand."""
+        """The position. If a crash ended the snapshot and its rest can be read on demand, that rest is in the
+        position's demand."""
         plan, position = self._plan, self._found
         if position is None or position.snapshot is None or not unfinished(position):
             return position
@@ -263,7 +266,7 @@ class Session:
         return rest
 
     def _beginning(self, position: Position | None, system: System, reason: SettingsError | None) -> Position:
-        """The position with which a snapshot begins, in a new generation when Kafka has an older copy."""
+        """The position from which a snapshot begins; in a new generation if Kafka has an older copy."""
         name, settings = self._plan.options.slot, self._plan.settings_hash
         if (
             position is not None
@@ -278,9 +281,8 @@ class Session:
         return repaired(position, system, name, settings, first=int(time.time()) if lost else 1)
 
     def _written(self) -> bool:
-        """Whether the topics have records though there is no position, so slot and position were lost together. What is
-        written now must win over these records, whatever their generation is.
-        """
+        """Whether the topics have records although there is no position: slot and position were lost together. What is
+        written now must win over these records, whatever their generation."""
         counts = {name: count for name, count in self._plan.cluster.partitions().items() if self._plan.topics.has(name)}
         written = sorted(name for name, end in broker.ends(self._plan.cluster, counts).items() if end)
         if written:
@@ -288,7 +290,7 @@ class Session:
         return bool(written)
 
     def _take_snapshot(self, position: Position) -> Position:
-        """Takes the snapshot; with `no_data` it only makes the slot. Returns the position to stream from."""
+        """Takes the snapshot; with `no_data` only makes the slot. Returns the position to stream from."""
         plan, stops = self._plan, self._stopping
         replication, own, committed = self._replication, self._own, self._committed
         self._metrics.stands("snapshot")
@@ -313,7 +315,8 @@ class Session:
             self._facts.ahead([])
 
     def _tell_uncopied(self, position: Position) -> None:
-        """Warns of tables that have rows and never had a record in Kafka: published while capture was down."""
+        """Warns of tables that have rows and never had a record in Kafka, because they were published while capture was
+        down."""
         plan = self._plan
         if plan.snapshot.mode == "no_data":
             return
@@ -328,7 +331,7 @@ class Session:
                 log.warning("table has rows, and Kafka none of them", table=relation.table, next=hint)
 
     def _account(self, position: Position) -> None:
-        """Notes which tables no snapshot has read or will read: they begin without a copy, with their next change."""
+        """Notes tables that no snapshot has read or will read: they begin without a copy, at their next change."""
         index, requests = self._committed.index, position.demand.requests
         if index.accounted is None:  # no snapshot was wanted, or an earlier version took it
             index.account(one.relation.table for one in self._published)
@@ -353,7 +356,7 @@ class Session:
         try:
             stream = self._make_stream(writer, beat if again else None)
             gc.collect()
-            gc.freeze()  # what lives from here on is short-lived or here for good, and makes no cycles
+            gc.freeze()  # objects from here on are short-lived or permanent, and make no cycles
             gc.set_threshold(100_000, 50, 100)
             self._stream = stream
             return stream.run(self._stopping)
@@ -384,7 +387,7 @@ class Session:
 
 
 def _left(leadership: Leadership, name: str) -> Slot | None:
-    """The slot once our walsender is gone; until then the walsender may still take in what we confirmed last."""
+    """The slot once our walsender is gone. Until then it may still take in what we confirmed last."""
     deadline = time.monotonic() + 2.0
     slot = slot_state(leadership.connection, name)
     while slot is not None and slot.active_pid is not None and time.monotonic() < deadline:

@@ -21,23 +21,23 @@ REREAD_AT_ONCE: Final = frozenset(
     {"log_level", "log_json", "linger_ms", "max_batch_size", "max_batch_bytes", "stall_seconds"}
     | {"heartbeat_interval_ms"}
 )
-"""What SIGHUP changes in a running process."""
+"""Settings that SIGHUP changes at once."""
 REREAD_TO_CONNECT: Final = frozenset(
     {"database_hostname", "database_port", "database_user", "database_password", "bootstrap_servers", "kafka"}
     | {"database_sslmode", "database_sslrootcert", "database_sslcert", "database_sslkey", "database_sslpassword"}
     | {"schema_registry_url", "schema_registry"}
 )
-"""What SIGHUP changes for the connections that are made after it."""
+"""Settings that SIGHUP changes for connections made afterwards."""
 _SET_BY_CAPTURE: Final = frozenset(
     {"bootstrap.servers", "metadata.broker.list", "transactional.id", "enable.idempotence", "partitioner"}
     | {"group.id", "isolation.level", "enable.auto.commit", "enable.partition.eof", "delivery.report.only.error"}
 )
-"""Of librdkafka's properties: what exactly once and the order in a partition hang on."""
+"""Properties of librdkafka that exactly-once and the order within a partition depend on."""
 _COLUMN_LISTS: Final = ("column_include_list", "column_exclude_list")
 
 
 class TopicGroup(BaseModel):
-    """What topics are made with, as Kafka Connect's topic.creation.<group>; None: topic_creation_default_…."""
+    """Settings of new topics, like Kafka Connect's topic.creation.<group>; None: topic_creation_default_…."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,7 +58,7 @@ class TopicGroup(BaseModel):
 
 
 class TopicRoute(BaseModel):
-    """A topic's other name, as Debezium's topic routing (ByLogicalTableRouter) gives it."""
+    """Another name for a topic, as Debezium's topic routing (ByLogicalTableRouter) gives it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -80,12 +80,12 @@ class TopicRoute(BaseModel):
 
     @property
     def replacement(self) -> str:
-        """As Python's re writes it."""
+        """topic_replacement in the notation of Python's re."""
         return re.sub(r"\$(\d+)", r"\\\1", self.topic_replacement)
 
 
 class OutboxRoute(BaseModel):
-    """Where logical messages of a prefix go, as Debezium's outbox event router sends the rows of an outbox table."""
+    """Where logical messages with a prefix go, as Debezium's outbox event router sends the rows of an outbox table."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -109,7 +109,7 @@ class OutboxRoute(BaseModel):
 
 
 class MaskHash(BaseModel):
-    """Columns whose values are hashed, as Debezium's column.mask.hash.v2."""
+    """Columns whose values are hashed, like Debezium's column.mask.hash.v2."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -248,7 +248,7 @@ class Settings(BaseModel):
     @field_validator("kafka", "schema_registry", mode="before")
     @classmethod
     def _as_text(cls, options: Any) -> Any:
-        """YAML's numbers and booleans as the libraries want them."""
+        """YAML's numbers and booleans as the text that the libraries want."""
         if not isinstance(options, dict):
             return options
         return {name: _text(value) for name, value in options.items()}
@@ -299,7 +299,7 @@ class Settings(BaseModel):
     @field_validator("special_numbers", mode="before")
     @classmethod
     def _word(cls, choice: Any) -> Any:
-        """YAML's null is the word here."""
+        """YAML's null as the word `null`."""
         return "null" if choice is None else choice
 
     @field_validator("unavailable_value_placeholder")
@@ -331,12 +331,12 @@ class Settings(BaseModel):
 
     @property
     def modes(self) -> Modes:
-        """How values travel where there is a choice."""
+        """How values travel if there is a choice."""
         return Modes(**{name: getattr(self, name) for name in Modes._fields})
 
     @property
     def lists(self) -> Lists:
-        """What is captured of tables and columns."""
+        """Which tables and columns are captured."""
         asterisks, truncated = self.column_mask_with_length_chars, self.column_truncate_to_length_chars
         masks: list[tuple[str, str, Mask]] = [
             *(("column_mask_with_length_chars", entry, Asterisks(length)) for entry, length in asterisks.items()),
@@ -356,10 +356,8 @@ class Settings(BaseModel):
         )
 
     def record_hash(self) -> str:
-        """A hash of the settings in position.SHAPES_RECORDS, kept with the position.
-
-        A setting that came later is in it only where it is not the default: older positions are then known again.
-        """
+        """A hash of the settings in position.SHAPES_RECORDS, kept with the position. A newer setting is in it only if
+        it is not the default, so that older positions are still recognized."""
         shaping: tuple[object, ...] = (
             self.topic_prefix,
             self.table_include_list,
@@ -386,7 +384,7 @@ class Settings(BaseModel):
 
 
 def _as_hashed(modes: Modes) -> object:
-    """The modes as positions know them: one that came later is left out of their repr while it has its default."""
+    """The modes as older positions know them: a later mode is left out of the repr while it has its default."""
     known = {name: value for name, value in modes._asdict().items() if (name, value) != ("special_numbers", "null")}
     return make_dataclass("Modes", known)(**known)
 

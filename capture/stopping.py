@@ -1,4 +1,4 @@
-"""SIGTERM while a start waits inside the library of PostgreSQL or Kafka: Python hears no signal before the library
+"""SIGTERM while a start waits inside PostgreSQL's or Kafka's library: Python sees no signal until the library
 returns."""
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ _PATIENCE: Final = 1.0  # seconds
 
 
 def end_deaf_start(starting: Callable[[], bool]) -> None:
-    """From now on a signal to stop ends the process after a second if it is still `starting()`. A start holds nothing
-    that must be ended well: the next start ends what it leaves open, as after a crash. Call it in the main thread, once
-    the signals have their handlers. A thread of its own calls `starting`.
+    """From now on, a signal to stop ends the process after a second if it is still `starting()`.
+
+    A start holds nothing that must be closed properly: the next start ends what it leaves open, as after a crash. Call
+    this in the main thread, once the signals have their handlers. A thread of its own calls `starting`.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

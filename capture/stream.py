@@ -1,5 +1,5 @@
-"""Reads the log from a position on, makes records of it, and hands them to the writer piece by piece, each with the
-position that it reaches; the last piece of a source transaction brings its commit."""
+"""Reads the log from a position on, makes records, and hands them to the writer piece by piece, each with the position
+that it reaches. The last piece of a source transaction brings its commit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _PIECE_BYTES: Final = 128 * 1024
 
 
 class Options(NamedTuple):
-    """What shapes a stream, and the key of signals that are for it. Seconds."""
+    """Options of a stream, and the key of signals for it. Seconds."""
 
     slot: str
     heartbeat: float
@@ -65,7 +65,7 @@ class Stream:
         options: Options,
         metrics: Metrics,
     ) -> None:
-        """Goes on from the position that the writer calls durable."""
+        """Continues from the position that the writer calls durable."""
         self._replication = replication
         self._writer = writer
         self._tables, self._messages, self._own, self._origin, self._record_limit = makers
@@ -74,9 +74,9 @@ class Stream:
         self._incremental = own_messages.incremental
         self._options = options
         self._metrics = metrics
-        self._position = writer.durable  # of what was read: the last whole transaction, or how far an open one is
+        self._position = writer.durable  # read up to here: the last whole transaction, or a part of an open one
         self._suspect = self._record_limit.suspect
-        self._commit_us = 0  # of the last commit in this round
+        self._commit_us = 0  # time of the last commit in this round
         self._told_alive = 0.0
         self._acknowledger = Acknowledger()
         self._open: Transaction | None = None
@@ -108,7 +108,7 @@ class Stream:
         }
 
     def run(self, stopping: Callable[[], bool]) -> Position:
-        """Reads until `stopping()`; returns the durable position. Everything whole that was read is then in Kafka."""
+        """Reads until `stopping()`. Returns the durable position; everything whole that was read is then in Kafka."""
         try:
             while not stopping():
                 now = time.monotonic()
@@ -134,13 +134,13 @@ class Stream:
             now = time.monotonic()
 
     def reread(self, options: Options, limits: Limits) -> None:
-        """Takes other sizes and times from now on."""
+        """Changes sizes and times."""
         self._options = options._replace(keepalive=self._options.keepalive)
         self._own_messages.reread(options.heartbeat, options.signal_key)
         self._writer.limit(limits)
 
     def _pause(self, now: float) -> None:
-        """Waits when there is nothing to read. Where nobody waits for rows, they gather: they cost less by the
+        """Waits if there is nothing to read. If nobody waits for rows, it lets some gather: they cost less by the
         dozen."""
         lingering = self._writer.lingering(now)
         pause = min(lingering or 0.5, self._heartbeats.wait(now), 0.5)
@@ -152,7 +152,7 @@ class Stream:
             self._replication.wait(pause, self._writer.done_fd)
 
     def _look_around(self, now: float) -> None:
-        """Does what has become due: commits, heartbeats, feedback, chunks, metrics."""
+        """Does what is due: commits, heartbeats, feedback, chunks, metrics."""
         committed = self._commit_us if self._open is None else self._open.commit_us
         if self._commit_us:
             self._metrics.source_time(self._commit_us)
@@ -179,12 +179,12 @@ class Stream:
             self._alive()
 
     def _reached(self) -> LSN:
-        """The LSN up to which all is in Kafka. When nothing is on its way, that is all that the server sent."""
+        """The LSN up to which everything is in Kafka. If nothing is on its way, that is all that the server sent."""
         durable = self._writer.durable.end_lsn
         return durable if self._writer.pending or self._open is not None else max(durable, self._replication.sent)
 
     def _read_round(self) -> bool:
-        """Reads one round of messages; False when there are none, or when the writer has enough."""
+        """Reads one round of messages. False if there are none, or if the writer has enough."""
         read, handlers, other = self._replication.read, self._handlers, self._other
         acknowledger, writer, usual = self._acknowledger, self._writer, self._usual
         self._now_ns = time.time_ns()
@@ -195,7 +195,7 @@ class Stream:
                 return False
             whole = self._position.end_lsn > writer.durable.end_lsn
             if whole and not acknowledger.may_read(writer.pending, self._last_start):
-                writer.flush(self._alive)  # something whole is pending: a piece is not, its commit is still to come
+                writer.flush(self._alive)  # a whole transaction is pending; a part does not count
             try:
                 if usual is None:
                     message = read()
@@ -222,13 +222,13 @@ class Stream:
         self._replication.alive()
 
     def _patiently(self, call: Callable[[], Result]) -> Result:
-        """Runs a call that may block (catalogue, registry, broker), and keeps the server's patience meanwhile."""
+        """Runs a call that may block (catalogue, registry, broker), and keeps the server patient meanwhile."""
         future = self._aside.submit(call)
         while True:
             try:
                 return future.result(self._options.keepalive)
             except FutureTimeout:
-                self._writer.step(time.monotonic())  # what was read before must not seem to stall
+                self._writer.step(time.monotonic())  # records that were read before must not seem to stall
                 self._alive()
 
     # One method for each kind of message. The frequent ones take its bytes.
@@ -265,8 +265,7 @@ class Stream:
     def _row(
         self, op: str, change: Callable[[Table, bytes, SourcePrefix, int, bytes], list[Draft]], payload: bytes, lsn: int
     ) -> None:
-        """Takes an Insert, Update or Delete. It is counted before any filter, and passed by when Kafka has it
-        already."""
+        """Takes an Insert, Update or Delete. It is counted before any filter, and skipped if Kafka has it already."""
         transaction = self._open or self._transaction()
         ordinal = transaction.next()
         table = self._tables.get(payload[1:5]) or self._late(payload[1:5])
@@ -290,7 +289,7 @@ class Stream:
             self._take(transaction, table, op, drafts, size)
 
     def _late(self, oid: bytes) -> Table | None:
-        """The table of a first change that no snapshot has read; None when its changes are not written."""
+        """The table of a first change that no snapshot has read; None if its changes are not written."""
         if oid not in self._tables.waiting:
             return None
         table = self._patiently(lambda: self._tables.begin(oid, self._patiently))
@@ -300,8 +299,7 @@ class Stream:
         return table
 
     def _skip(self, _payload: bytes, _lsn: int) -> None:
-        """Counts a change of skipped_operations, so that the other changes have the same ordinals as without that
-        setting."""
+        """Counts a change of skipped_operations, so that the others have the same ordinals as without that setting."""
         self._transaction().next()
 
     def _truncate(self, truncate: pgoutput.Truncate, lsn: int) -> None:
@@ -323,7 +321,7 @@ class Stream:
         self._note_parked()
 
     def _note_parked(self) -> None:
-        """Puts the parked tables into the position, so that another start does not write them."""
+        """Puts the parked tables into the position, so that the next start does not write them either."""
         parked = tuple(sorted(self._tables.parked))
         if parked != self._position.parked:
             self._position = self._position._replace(parked=parked)
@@ -353,14 +351,14 @@ class Stream:
         return self._patiently(lambda: self._messages.record(message, source, self._now_ns, stamp))
 
     def _origin_of(self, origin: pgoutput.Origin, _lsn: int) -> None:
-        """Follows Begin when the transaction was written by a subscription or another replication tool."""
+        """Notes the origin, which follows Begin if a subscription or another replication tool wrote the transaction."""
         self._transaction().came_from(origin)
 
     def _ignore(self, _message: object, _lsn: int) -> None:
-        """Passes by a user-defined type: the catalogue says more of it."""
+        """Ignores a user-defined type: the catalogue says more about it."""
 
     def _follow(self, answer: Answer | None) -> None:
-        """Writes what one of our own messages, or a snapshot on demand, leads to."""
+        """Writes what follows from one of our own messages, or from a snapshot on demand."""
         if answer is not None:
             self._position = answer.position
             if answer.records is not None:
@@ -373,7 +371,7 @@ class Stream:
         return self._open
 
     def _prefix(self, transaction: Transaction, name: str) -> SourcePrefix:
-        """What a change, or a message, has in common with others of its transaction; with metadata also its place
+        """What a change or message has in common with others of its transaction; with metadata, also its place
         there."""
         return transaction.place_of_next(name) if self._options.metadata else transaction.prefix
 
@@ -386,7 +384,7 @@ class Stream:
             self._hand_on(transaction)
 
     def _hand_on(self, transaction: Transaction) -> None:
-        """Writes what has come so far of a transaction that goes on."""
+        """Writes the part of a transaction that has come so far."""
         records, news = self._records(transaction)
         self._position = self._position._replace(partial=transaction.written(), stopped_lsn=None)  # until its commit
         self._writer.add(records, transaction.bytes, self._position, news)
@@ -421,5 +419,5 @@ class Stream:
 
 
 def _halves(drafts: list[Draft]) -> int:
-    """What the index of commits counts of a change: a delete and its tombstone once, both halves of a key change."""
+    """How often the index of commits counts a change: a delete with its tombstone once, a key change twice."""
     return sum(value is not None for _, _, _, value, _ in drafts)

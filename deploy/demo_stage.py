@@ -30,7 +30,7 @@ class Shop:
     simulator: str
     orders: str
     items: str
-    tables: tuple[str, ...] | None  # None: those of the example's settings
+    tables: tuple[str, ...] | None  # None: the tables of the example's settings
     pause: float  # seconds between two steps, so that a person can follow
 
 
@@ -173,7 +173,7 @@ class Stage:
             "brake_prices": 100_000,
             "erp": self.erp.settings(),
         }
-        del parts["sink"]["goal"]  # an ERP with states of its own has one among its settings
+        del parts["sink"]["goal"]  # an ERP with states of its own has a goal in its own settings
         self.config.write_text(yaml.safe_dump(parts, sort_keys=False), "utf-8")
 
     def run(self, *command: str) -> str:

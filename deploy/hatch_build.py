@@ -22,7 +22,7 @@ class CompiledRowPath(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, _version: str, build_data: dict[str, Any]) -> None:
         """Adds the module to the wheel if it can be compiled."""
         source = Path(self.root, *MODULE.split(".")).with_suffix(".pyx")
-        built = source.with_suffix(sysconfig.get_config_var("EXT_SUFFIX"))  # what another Python has built stays
+        built = source.with_suffix(sysconfig.get_config_var("EXT_SUFFIX"))  # modules built by other Pythons stay
         built.unlink(missing_ok=True)
         try:
             compile_module(source, Path(self.root))

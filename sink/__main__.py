@@ -39,7 +39,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Reads a shop's change records from Kafka and carries them into an ERP.\n\n"
-    "At first: `sink check`, then `sink run` and `sink status`; `sink go-live` sends what was planned. Later: "
+    "To begin: `sink check`, then `sink run` and `sink status`; `sink go-live` sends what was planned. Later: "
     "`sink held` shows what waits for a person, `sink retry` looks again, `sink reconcile` compares shop and ERP.",
 )
 for verb in (*_RUN, *_LOOK, *_DECIDE, *_REPAIR):

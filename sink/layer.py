@@ -89,10 +89,10 @@ def enter(connection: Connection, shop: str) -> None:
 
 
 def migrate(connection: Connection, shop: str, also: Callable[[Cursor], None] = lambda _: None) -> int:
-    """Creates the shop's layer, or brings it to our version, and returns that. `also` runs in the same transaction.
+    """Creates the shop's layer, or brings it to our version, and returns that.
 
-    `connection`: with search_path `schema_of(shop)`. SettingsError if the layer is of a later release.
-    UnavailableError, naming the sessions, while somebody works with it.
+    `also` runs in the same transaction. `connection`: with search_path `schema_of(shop)`. SettingsError if the layer is
+    of a later release. UnavailableError, naming the sessions, while somebody uses it.
     """
     with transaction(connection) as cursor:
         if version(cursor, shop) == VERSION:
@@ -125,7 +125,7 @@ def _lock(shop: str) -> str:
 
 
 def _alone(cursor: Cursor, shop: str) -> None:
-    """Waits until nobody uses the layer, and keeps others out to the end of the transaction."""
+    """Waits until nobody uses the layer, and keeps others out until the end of the transaction."""
     locks = [_lock(shop)]
     if _is_old(cursor, shop):
         locks.append(_OLD_STAGER)

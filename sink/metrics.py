@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge
 
-LEADING = Gauge("ordertap_sink_leading", "1 while this copy stages; the sum over all copies of a shop is 1")
+LEADING = Gauge("ordertap_sink_leading", "1 while this process stages; the sum over all processes of a shop is 1")
 STAGED = Counter("ordertap_sink_staged_rows", "Rows of the shop that were staged")
 REPLAYED = Counter("ordertap_sink_replayed_records", "Records that were read again and changed nothing")
 UNNAMED = Counter("ordertap_sink_unnamed_rows", "Rows dropped because the index passed their commit without naming it")

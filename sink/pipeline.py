@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 _IDLE = 0.02  # seconds; asking takes 0.1 ms
 _STANDS_BY = 1.0
-_REMEMBERED = 5.0  # seconds; a reason that keeps it from staging may come and go
+_REMEMBERED = 5.0  # seconds; a reason that keeps a process from staging may come and go
 
 
 @dataclass
@@ -121,7 +121,7 @@ class Sink:
                 self._turn("")
                 if self._stop.wait(_STANDS_BY):
                     return
-            log.info("this copy stages")
+            log.info("this process stages")
             LEADING.set(1)
             self._leads = True
             try:

@@ -24,7 +24,7 @@ class SqlErpSettings(BaseModel):
 
 
 ErpSettings = Annotated[SqlErpSettings | TrytonSettings, Field(discriminator="kind")]
-"""By `kind`."""
+"""The settings of an ERP, told apart by `kind`."""
 
 
 class SinkSettings(BaseModel):

@@ -139,8 +139,7 @@ def _tryton_setup(settings: TrytonSettings, sells: Sells, other: LogIn | None) -
 
 
 SETUPS: Final[Mapping[str, Callable[[Any, Sells, LogIn | None], ErpSetup]]] = {"tryton": _tryton_setup}
-"""By `erp.kind`, for ERPs that `sink init` can set up. Made from its settings, what the shop sells, and another
-log-in."""
+"""ERPs that `sink init` can set up, by `erp.kind`. Each takes its settings, what the shop sells, and another log-in."""
 
 
 def setup(settings: SinkSettings, user: str = "", password_file: Path | None = None) -> ErpSetup | None:

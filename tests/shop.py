@@ -1,4 +1,4 @@
-"""A shop's database with a witness slot, capture (one or several copies), and the proof."""
+"""A shop's database with a witness slot, capture (one or several processes), and the proof."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PATIENCE = 180.0
 
 @dataclass
 class Shop:
-    """One database, its topics, and `capture` (more copies by `copy`). LSNs are integers."""
+    """One database, its topics, and `capture` (`copy` makes more processes). LSNs are integers."""
 
     server: Postgres
     kafka: Kafka
@@ -70,7 +70,7 @@ class Shop:
         write_settings(self.config, capture=content["capture"] | settings)
 
     def copy(self, name: str, module: str = "capture", python_options: tuple[str, ...] = ()) -> Program:
-        """Another copy of capture with the same settings, not started."""
+        """Another capture process with the same settings, not started."""
         made = Program(module, self.config, self.folder / f"{name}.log", python_options)
         self.programs.append(made)
         return made

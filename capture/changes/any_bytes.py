@@ -1,6 +1,6 @@
-"""Text of a database that does not know its encoding (SQL_ASCII): any bytes may stand there, and records have UTF-8.
+"""Text in a database that does not know its encoding (SQL_ASCII): it may be any bytes, and records are UTF-8.
 
-Other bytes park their table, which is told by name; the others go on.
+A text that is not UTF-8 parks its table, with a message that names it. Other tables go on.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _REMEDY = "write that value as UTF-8 in the shop"
 
 
 def not_utf8(table: str, column: str) -> ParkedError:
-    """The error for a value that is other bytes."""
+    """The error for a value that is not UTF-8."""
     return ParkedError(table, f'table {table}: a value of column "{column}" is no UTF-8', _REMEDY)
 
 
 def check_message(table: str, encoder: Encoder, payload: bytes) -> None:
-    """ParkedError where an Insert, Update or Delete has a text that is no UTF-8."""
-    if payload.isascii():  # with its lengths and numbers, which mostly are
+    """ParkedError if an Insert, Update or Delete has a text that is not UTF-8."""
+    if payload.isascii():  # including its lengths and numbers, which mostly are ASCII
         return
     message = pgoutput.decode(payload)
     for cells in (getattr(message, "old", None), getattr(message, "new", None)):
@@ -34,7 +34,7 @@ def check_message(table: str, encoder: Encoder, payload: bytes) -> None:
 
 
 def check_names(relation: Relation) -> None:
-    """ParkedError where the table or a column has a name that is no UTF-8, as pgoutput shows it."""
+    """ParkedError if the name of the table or of a column is not UTF-8, as pgoutput shows it."""
     for name in (relation.table, *[column.name for column in relation.columns]):
         if _SHOWN.search(name):
             said = f"table {relation.table}: a name of it, {name}, is no UTF-8"
@@ -42,7 +42,7 @@ def check_names(relation: Relation) -> None:
 
 
 def other_bytes(encoder: Encoder, cells: Iterable[Cell]) -> str | None:
-    """The first column whose value is no UTF-8, of those that records have."""
+    """The first of the recorded columns whose value is not UTF-8."""
     for column, cell in zip(encoder.codec.layout.columns, cells, strict=False):
         if isinstance(cell, bytes) and not column.skipped and not _is_utf8(cell):
             return column.name

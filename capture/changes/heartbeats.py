@@ -1,6 +1,8 @@
-"""Heartbeats: logical messages of our own in the shop's log, so that an idle shop's log goes on. One that comes back
-says that all before it was read. One that is missing says that somebody moved the slot, or that the log is another
-one."""
+"""Heartbeats: our own logical messages in the shop's log, which keep an idle shop's log moving.
+
+A heartbeat that comes back shows that everything before it was read. A missing one shows that somebody moved the slot,
+or that this is another log.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ class Beats:
         self.written = lsn
 
     def next(self, flushed: LSN) -> int:
-        """The next heartbeat's number; `flushed` is how far the server has flushed its log."""
+        """The next heartbeat's number. `flushed`: how far the server has flushed its log."""
         if self.written is not None and self.written <= flushed:
             self.number += 1
         self.written = None
@@ -64,7 +66,8 @@ class Heartbeats:
         awaited: Heartbeat | None,
         metrics: Metrics,
     ) -> None:
-        """`awaited` is the position's heartbeat where the server sends it again, if its log is still the same."""
+        """`awaited`: the position's heartbeat, if the server has to send it again to prove that this is the same
+        log."""
         self._leadership = leadership
         self._slot = slot
         self._beats = beats
@@ -75,16 +78,16 @@ class Heartbeats:
         beats.forget()
 
     def every(self, interval: float) -> None:
-        """Another interval (seconds) from now on."""
+        """Changes the interval (seconds)."""
         self._interval = interval
         self._next = min(self._next, time.monotonic() + interval)
 
     def wait(self, now: float) -> float:
-        """Seconds until the next one is due, 0 when it is."""
+        """Seconds until the next heartbeat is due; 0 if it is due now."""
         return max(0.0, self._next - now)
 
     def send(self, now: float, reached: LSN) -> None:
-        """Looks at the slot and writes the next one; `reached` is up to where all is durable in Kafka."""
+        """Checks the slot and writes the next heartbeat. `reached`: up to where everything is durable in Kafka."""
         self._next = now + self._interval
         slot = slot_state(self._leadership.connection, self._slot)
         if slot is not None:
@@ -99,15 +102,14 @@ class Heartbeats:
         return heartbeat.number if heartbeat is not None and heartbeat.run == self._beats.run else None
 
     def read(self, message: pgoutput.LogicalMessage) -> Heartbeat | None:
-        """The heartbeat of a message, whether the log brings it for the first time or again; None for another
-        slot's."""
+        """The heartbeat in a message, whether it comes for the first time or again; None if it is another slot's."""
         beat = parse_heartbeat(message.content, self._slot, message.lsn)
         if beat is not None and beat == self._awaited:
             self._awaited = None
         return beat
 
     def follow(self, beat: Heartbeat, last: Heartbeat | None) -> None:
-        """`beat` is read after `last`; SettingsError when there were others between them."""
+        """Checks that `beat` follows `last`. SettingsError if there were others between them."""
         if last is not None and last.run == beat.run and beat.number > last.number + 1:
             raise SettingsError(
                 f"slot {self._slot} was moved by somebody else: heartbeats {last.number + 1} to "
@@ -122,7 +124,7 @@ class Heartbeats:
         return self._awaited is None
 
     def prove(self) -> None:
-        """SettingsError where the log goes on behind the position without having brought its heartbeat."""
+        """SettingsError if the log goes on past the position without its heartbeat."""
         if self._awaited is not None:
             raise SettingsError(
                 f"the log has no heartbeat of capture's that ends at {self._awaited.lsn}: the shop was put back to an "

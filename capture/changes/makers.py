@@ -1,4 +1,4 @@
-"""What makes the records of a stream."""
+"""The parts that make a stream's records."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from schemas.writing.codec import SourceOrigin
 
 
 class Makers(NamedTuple):
-    """What makes records of changes and of the shop's logical messages, and the records beside them. `origin` is what
-    each record says of where it comes from, `limit` is how large one may be.
-    """
+    """Makes records of changes and logical messages, and the records beside them. `origin`: what each record says about
+    its source. `limit`: how large a record may be."""
 
     tables: Tables
     messages: Messages

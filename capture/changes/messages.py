@@ -1,5 +1,7 @@
 """Logical messages (pg_logical_emit_message) as records: Debezium's op m, or records of other topics by the outbox
-pattern. A message whose prefix nobody wants is dropped at once.
+pattern.
+
+Messages whose prefix nobody wants are dropped at once.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from schemas.writing.messages import MESSAGE_KEY, message_key, message_schema, m
 log = structlog.get_logger("capture")
 
 COLLECTION: Final = "message"
-"""What a transaction's size calls the messages on `<prefix>.message`; those of the outbox have their topic's name."""
+"""What a transaction's counts call messages on `<prefix>.message`. Outbox messages count under their topic's name."""
 _FIELD: Final = re.compile(r"\{(\w+)\}")
 _KEYLESS_PARTITION: Final = 0
 _LONGEST_TOPIC: Final = 249
@@ -46,8 +48,8 @@ class Route(NamedTuple):
 
 
 def refuse_taken(routes: Iterable[Route], taken: Callable[[str], bool]) -> None:
-    """SettingsError for a route whose topic belongs to somebody else. Where the message's content names the topic, each
-    message is checked instead."""
+    """SettingsError for a route whose topic belongs to something else. If the message names the topic, each message is
+    checked instead."""
     for route in routes:
         if taken(route.topic):
             raise SettingsError(
@@ -65,7 +67,7 @@ class Counted:
 
 
 class Messages:
-    """Which messages become records, and what they become."""
+    """Selects the messages that become records, and makes the records."""
 
     def __init__(
         self,
@@ -107,14 +109,14 @@ class Messages:
         if known is None:
             patterns = [*self._included, *(pattern for pattern, _ in self._routes)]
             known = any(pattern.fullmatch(prefix) for pattern in patterns)
-            if len(self._wanted) < 1_000:  # prefixes may be made of anything
+            if len(self._wanted) < 1_000:  # others may write any number of prefixes
                 self._wanted[prefix] = known
         return known
 
     def record(
         self, message: LogicalMessage, source: SourcePrefix, now_ns: int, stamp: bytes
     ) -> tuple[Counted, Fields]:
-        """The record of a message that is wanted, and where it is counted. May ask registry and broker."""
+        """The record of a wanted message, and where it is counted. May ask registry and broker."""
         for pattern, route in self._routes:
             if pattern.fullmatch(message.prefix):
                 routed = self._routed(route, message, stamp)
@@ -153,7 +155,7 @@ class Messages:
 
 
 def _routed(route: Route, message: LogicalMessage, stamp: bytes) -> Fields | None:
-    """The record of an outbox message; None when the content is not what the route reads."""
+    """The record of an outbox message; None if the route cannot read the content."""
     headers: Headers = [(STAMP_HEADER, stamp)]
     if route.payload == "bytes":
         return None if _FIELD.search(route.topic) else (route.topic, _KEYLESS_PARTITION, None, message.content, headers)
@@ -164,7 +166,7 @@ def _routed(route: Route, message: LogicalMessage, stamp: bytes) -> Fields | Non
         headers += [(name, _bytes(content[name])) for name in route.header_fields if content.get(name) is not None]
         place = _KEYLESS_PARTITION if key is None else ANY_PARTITION
         routed = (topic, place, _bytes(key), _bytes(payload), headers)
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):  # what JSON of somebody else raises
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):  # errors that foreign JSON may raise
         return None
     return routed if len(topic) <= _LONGEST_TOPIC and topic not in (".", "..") else None
 

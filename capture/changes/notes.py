@@ -1,4 +1,4 @@
-"""What capture's log says of values that are something else in Kafka."""
+"""Log lines about values that are something else in Kafka."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = structlog.get_logger("capture")
 
 
 def tell_of(table: str, notes: Iterable[tuple[str, str]]) -> None:
-    """Says each note once for each column; `notes` are a codec's: (column, what)."""
+    """Logs each note once per column. `notes`: a codec's, (column, what)."""
     for column, what in notes:
         if what == SPECIAL_NUMBER:
             _tell_of_null(table, column)

@@ -23,17 +23,17 @@ from schemas.writing.codec import SourcePrefix, WidenError, fill_unchanged
 log = structlog.get_logger("capture")
 
 Draft = Fields
-"""A record of a change, to whose headers the stream adds its transaction's."""
+"""A change's record; the stream adds the transaction's headers."""
 
 Made = TypeVar("Made")
 
 _NEW_ROW: Final = b"N"  # follows at once in an update that brings nothing of the old row
 KEYLESS_PARTITION: Final = 0
-"""Rows without key keep their order by lying in one partition."""
+"""Rows without a key all go to one partition, which keeps their order."""
 
 
 class Table:
-    """One table at one relation version. Methods return the drafts of one change; `stamp` is its header's value."""
+    """One table at one relation version. Methods return the drafts of one change. `stamp`: the value of its header."""
 
     __slots__ = (
         "_asked",
@@ -63,7 +63,7 @@ class Table:
         skipped: frozenset[str] = frozenset(),
         unfilled: set[str] | None = None,
     ) -> None:
-        """`unfilled` takes the table's name when a row comes under a new key without all of its values."""
+        """`unfilled`: gets the table's name if a row comes under a new key without all of its values."""
         self.name = name
         self._unfilled = set[str]() if unfilled is None else unfilled
         self.events = events  # changes by operation, for the metrics
@@ -76,12 +76,13 @@ class Table:
 
     def _use(self, bound: Bound) -> None:
         self.topic, self.partitions, self.encoder = bound
-        self.place = self.name, self.topic  # as the index of commits names it
+        self.place = self.name, self.topic  # names of the table in the index of commits
         self.record = self.encoder.record
         self.partition = ANY_PARTITION if self.encoder.has_key else KEYLESS_PARTITION
 
     def _widened(self, change: Callable[[], Made]) -> Made:
-        """Makes the change, again if need be, with an encoder that takes a NULL where the catalogue rules it out."""
+        """Makes the change. If a column has a NULL although the catalogue rules it out, makes it again with an encoder
+        that takes NULL."""
         while True:
             try:
                 made = change()
@@ -100,8 +101,7 @@ class Table:
             raise
 
     def _renewed(self) -> bool:
-        """Logs what was noted of values. Returns whether there is another encoder now, which knows an enum's new
-        labels."""
+        """Logs notes about values. Returns whether there is a new encoder, which knows an enum's new labels."""
         notes, codec = set(self.encoder.notes), self.encoder.codec
         self.encoder.notes.clear()
         tell_of(self.name, notes)
@@ -115,11 +115,11 @@ class Table:
         return False
 
     def insert(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
-        """Op c, of an Insert message. It may lack TOAST values if it was an update that moved a row into the
+        """Op c, from an Insert message. TOAST values may be missing if it was an update that moved a row into the
         publication's filter."""
         try:
             key, value = self.record(message, prefix, lsn, "c")
-        except FAILURES:  # an unusual row: the certain way takes it, or says what is wrong with it
+        except FAILURES:  # an unusual row: the plain way takes it, or says what is wrong with it
             new = pgoutput.decode_as(pgoutput.Insert, message).new
             return self._widened(lambda: [self._create(prefix, lsn, stamp, new, self._unchanged(new))])
         return [(self.topic, self.partition, key, value, [(STAMP_HEADER, stamp)])]
@@ -129,7 +129,7 @@ class Table:
         return self._widened(lambda: (self.encoder.key(row), self.encoder.read(prefix, lsn, row)))
 
     def update(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
-        """Op u, of an Update message; a change of the key becomes a delete, its tombstone and a create."""
+        """Op u, from an Update message. A change of the key becomes a delete, its tombstone and a create."""
         if message[5:6] == _NEW_ROW:
             try:
                 key, value = self.record(message, prefix, lsn, "u")
@@ -141,11 +141,8 @@ class Table:
         return self._widened(lambda: self._update(prefix, lsn, stamp, old_kind, old, new))
 
     def update_in_part(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
-        """As update(), without the records of skipped_operations. For these a change of the key is a delete and a
-        create.
-
-        Source: Debezium's EventDispatcher, which asks for each of the two.
-        """
+        """The same as update(), without the records of skipped_operations. A change of the key counts as a delete and a
+        create. Source: Debezium's EventDispatcher, which asks for each of the two."""
         if "u" in self._skipped and message[5:6] == _NEW_ROW:
             return []
         drafts = self.update(message, prefix, lsn, stamp)
@@ -184,7 +181,7 @@ class Table:
         return self._draft(self.encoder.key(new), self.encoder.create(prefix, lsn, new), stamp, headers)
 
     def delete(self, message: bytes, prefix: SourcePrefix, lsn: int, stamp: bytes) -> list[Draft]:
-        """Op d, of a Delete message, with a tombstone behind it for a table with a key."""
+        """Op d, from a Delete message; for a table with a key, a tombstone follows."""
         _, old_kind, old = pgoutput.decode_as(pgoutput.Delete, message)
         return self._widened(lambda: self._delete(prefix, lsn, stamp, old, old_kind == b"K"))
 
@@ -213,7 +210,7 @@ class Table:
 
 
 class Patiently(Protocol):
-    """What runs a call that may block (catalogue, registry, broker) while the stream keeps the server's patience."""
+    """Runs a call that may block (catalogue, registry, broker) while the stream keeps the server patient."""
 
     def __call__(self, call: Callable[[], Made], /) -> Made: ...
 
@@ -228,7 +225,7 @@ def _at_once(call: Callable[[], Made]) -> Made:
 
 
 class Tables:
-    """The tables by the OID that pgoutput uses; a Relation message makes or replaces one."""
+    """The tables by the OID that pgoutput uses. A Relation message makes or replaces one."""
 
     def __init__(
         self,
@@ -238,7 +235,8 @@ class Tables:
         parked: Iterable[str] = (),
         any_bytes: bool = False,
     ) -> None:
-        """`parked` are the tables whose changes are not written; `any_bytes`: text may be no UTF-8, and parks, too."""
+        """`parked`: tables whose changes are not written. `any_bytes`: text may not be UTF-8, which also parks its
+        table."""
         self.any_bytes = any_bytes
         self._selection = selection
         self.skipped = selection.skipped
@@ -247,22 +245,22 @@ class Tables:
         self.parked = frozenset(parked)
         self._accounted: frozenset[str] = frozenset()  # empty: unknown
         self.unfilled: set[str] = set()
-        """Tables in which rows came under a new key without all of their values, until somebody clears it."""
+        """Tables where rows came under a new key without all of their values, until somebody clears it."""
         self.waiting: dict[bytes, Relation] = {}
-        """Tables published after the start, by OID as below. Some wait for ever: the server also tells of a partition
-        whose changes it sends under the root."""
+        """Tables published after the start, by OID as below. Some wait for ever, because the server also names
+        partitions whose changes it sends under the root."""
         self._tables: dict[bytes, Table | None] = {}
         self._relations: dict[str, Relation] = {}
         self._events: dict[str, dict[str, int]] = {}
         self.get = self._tables.get
-        """The table of an OID as pgoutput sends it, four bytes big-endian; None when it is not captured, or parked."""
+        """The table of an OID as pgoutput sends it, four bytes big-endian; None if it is not captured, or parked."""
 
     def account(self, names: Iterable[str]) -> None:
-        """Says which tables a snapshot has read or will read. Any other one waits for begin()."""
+        """Notes tables that a snapshot has read or will read. Any other table waits for begin()."""
         self._accounted = frozenset(names)
 
     def relation(self, relation: Relation, patiently: Patiently = _at_once) -> Table | None:
-        """Takes note of a relation version; None for a table that is not captured, is parked, or waits for begin()."""
+        """Notes a relation version. None if the table is not captured, is parked, or waits for begin()."""
         table, oid = None, relation.oid.to_bytes(4, "big")
         self.waiting.pop(oid, None)
         if self._selection.table(relation.table):
@@ -281,7 +279,7 @@ class Tables:
         return table
 
     def begin(self, oid: bytes, patiently: Patiently) -> Table | None:
-        """The waiting table of a first change; no snapshot has the rows from before. None when it is parked."""
+        """Begins a waiting table at its first change: no snapshot has its earlier rows. None if it is parked."""
         relation = self.waiting[oid]
         self._accounted |= {relation.table}
         hint = f"capture signal snapshot {relation.table}"
@@ -296,7 +294,7 @@ class Tables:
             return None
 
     def compile(self, relation: Relation, patiently: Patiently = _at_once) -> Table:
-        """The table of a relation version, for rows that are not the stream's. It raises ParkedError."""
+        """The table of a relation version, for rows from outside the stream. Raises ParkedError."""
 
         def widen(column: str) -> Bound:
             return patiently(lambda: self._versions.widen(relation, column))
@@ -311,15 +309,15 @@ class Tables:
         return Table(relation.table, bound, self._tombstones, widen, renew, events, self.skipped, self.unfilled)
 
     def captures(self, name: str) -> bool:
-        """Whether the settings mean a table (schema.table)."""
+        """Whether the settings include a table (schema.table)."""
         return self._selection.table(name)
 
     def check(self, relation: Relation) -> None:
-        """SettingsError when the table's columns cannot be as the settings say."""
+        """SettingsError if the table's columns do not fit the settings."""
         self._versions.check(relation)
 
     def park(self, error: ParkedError) -> None:
-        """From here on the table's changes are not written."""
+        """Parks a table: from here on its changes are not written."""
         log.error("table is parked", table=error.table, reason=error.message, next=error.hint)
         self.parked |= {error.table}
         relation = self._relations.get(error.table)
@@ -327,7 +325,7 @@ class Tables:
             self._tables[relation.oid.to_bytes(4, "big")] = None
 
     def unpark(self, names: Iterable[str], patiently: Patiently = _at_once) -> frozenset[str]:
-        """From here on the tables' changes are written again, if the registry takes their schemas now. Returns those of
+        """Writes the tables' changes again from here on, if the registry takes their schemas now. Returns those of
         `names` that were parked."""
         parked = self.parked.intersection(names)
         for name in parked:

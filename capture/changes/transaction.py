@@ -1,4 +1,4 @@
-"""What a stream knows of the source transaction that it reads, and of how large a record may be."""
+"""The source transaction that a stream reads, and the limit for the size of a record."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from schemas.model.commits import TableTopic
 from schemas.model.errors import DataError
 from schemas.writing.codec import PlacedPrefix, SourcePrefix
 
-_GROWTH: Final = 5  # no message becomes Avro of so many times its size: a float8 of two characters takes nine bytes
+_GROWTH: Final = 5  # no message grows more than this as Avro: a float8 of two characters takes nine bytes
 _HEADER_ROOM: Final = 1024  # bytes
 
 
 class RecordLimit(NamedTuple):
-    """The largest record that Kafka takes, in bytes, and whether a larger one parks its table (else everything stops).
-    With `every`, each record is measured, because even a small row may become a large one (JSON has all columns'
-    names).
-    """
+    """The largest record that Kafka takes, in bytes, and whether a larger one parks its table (otherwise everything
+    stops). `every`: each record is measured, because even a small row may become a large one (JSON repeats all column
+    names)."""
 
     largest: int
     park: bool
@@ -30,11 +29,11 @@ class RecordLimit(NamedTuple):
 
     @property
     def suspect(self) -> int:
-        """No message up to this size makes a record that is too large."""
+        """No message up to this size makes too large a record."""
         return 0 if self.every else self.largest // _GROWTH
 
     def check(self, table: str, drafts: list[Draft], stamp: bytes) -> None:
-        """ParkedError or DataError when one of a change's records, with room for its headers, is larger."""
+        """ParkedError or DataError if one of a change's records, with room for its headers, is too large."""
         largest = max(len(key or b"") + len(value or b"") for _, _, key, value, _ in drafts)
         self.check_bytes(table, largest, f"the change {stamp.decode()} (generation, commit LSN, ordinal)")
 
@@ -66,7 +65,7 @@ class Transaction:
     def __init__(
         self, begin: pgoutput.Begin, prefix: SourcePrefix, generation: int, written: Partial | None, passed: bool
     ) -> None:
-        """`written` says how far it is in Kafka, `passed` that all of it is."""
+        """`written`: how far it is in Kafka. `passed`: all of it is."""
         self.commit_lsn, self.commit_us, self.xid = begin
         self.prefix = prefix
         self.stamp = b"%d:%d:" % (generation, begin.commit_lsn)  # and the ordinal
@@ -88,25 +87,25 @@ class Transaction:
         return self.skip == inf
 
     def next(self) -> int:
-        """The ordinal of the change that comes now."""
+        """The ordinal of the next change."""
         self.ordinal += 1
         return self.ordinal
 
     def take(self, drafts: list[Draft], size: int) -> None:
-        """Keeps the drafts of a change, of `size` bytes, with the header that says to which commit they belong."""
+        """Keeps the drafts of a change, of `size` bytes, with the header that names their commit."""
         for draft in drafts:
             draft[4].append(self.header)
         self.drafts += drafts
         self.bytes += size
 
     def handed_on(self) -> None:
-        """Its drafts are the writer's now."""
+        """Its drafts were handed to the writer."""
         self.handed = True
         self.drafts = []
         self.bytes = 0
 
     def came_from(self, origin: pgoutput.Origin) -> None:
-        """Notes that a subscription, or another replication tool, wrote it."""
+        """Notes that a subscription, or another replication tool, wrote the transaction."""
         self.prefix = self.prefix.from_origin(origin.name, origin.lsn)
 
     def written(self) -> Partial:
@@ -119,7 +118,7 @@ class Transaction:
         return f"{self.xid}:{int(self.commit_lsn)}"
 
     def place_of_next(self, name: str) -> SourcePrefix:
-        """The prefix with the place of the next change, which is in the table (or other collection) `name`."""
+        """The prefix with the place of the next change. `name`: its table or other collection."""
         total, of_table, transaction_id = sum(self.size.values()), self.size.get(name, 0), self.id.encode()
         place = PlacedPrefix(*self.prefix.placed(transaction_id, total + 1, of_table + 1))
         place.behind = self.prefix.placed(transaction_id, total + 2, of_table + 2)

@@ -1,4 +1,4 @@
-"""From a relation version to an encoder with registered schemas, and what to do when the registry refuses them."""
+"""Makes encoders for relation versions, with registered schemas, and deals with schemas that the registry refuses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_VERSIONS: Final = 100
 
 
 class Bound(NamedTuple):
-    """Where a table's records go, and how they are written."""
+    """A table's topic and encoder."""
 
     topic: str
     partitions: int
@@ -41,7 +41,8 @@ class ParkedError(SettingsError):
 
 
 class Versions:
-    """Compiles relation versions. It remembers what it learnt of a table (NULLs where the catalogue has NOT NULL)."""
+    """Compiles relation versions. Remembers what it learnt about a table (NULLs although the catalogue has NOT
+    NULL)."""
 
     def __init__(
         self,
@@ -99,17 +100,16 @@ class Versions:
         raise ParkedError(relation.table, first.message) if self._policy == "park" else first
 
     def _counted(self, table: str, topic: str) -> int:
-        """The topic's partitions, once it is made; one that Kafka refuses to make parks its table."""
+        """The number of partitions of the topic, once it exists. If Kafka refuses to make it, its table is parked."""
         try:
             return self._partitions(topic)
         except SettingsError as error:
             raise ParkedError(table, error.message, error.hint) from None
 
     def _with_key(self, relation: Relation, facts: TableFacts) -> TableFacts:
-        """The facts with the key that the table's records had last, also for a table that is gone. The key may be one
-        of its unique indexes: a further index, whatever its name, is no reason for another key, which a registry
-        refuses.
-        """
+        """The facts with the key that the table's records had last, even for a table that is gone. If that key is a
+        unique index, a further index of any name does not change the key, since the registry would refuse another
+        key."""
         rules = self._rules(relation)
         if rules.key or (facts.primary_key is not None and len(facts.unique_indexes) < 2):
             return facts
@@ -132,7 +132,7 @@ class Versions:
             log.warning("key of a table is another one", table=table, was=list(was), key=list(key), next=hint)
 
     def _registered(self, codec: Codec, relation: Relation, facts: TableFacts) -> tuple[Codec, tuple[int | None, int]]:
-        """The codec and its schemas' ids, in the first form that the registry takes; IncompatibleError when it takes
+        """The codec and its schemas' ids, in the first form that the registry takes. IncompatibleError if it takes
         none."""
         try:
             return codec, self._ids(codec)
@@ -167,13 +167,13 @@ class Versions:
         return replace(facts, columns=columns)
 
     def widen(self, relation: Relation, column: str) -> Bound:
-        """The same with a column that had a NULL, because the catalogue is ahead of the stream."""
+        """The same, with a column that had a NULL because the catalogue is ahead of the stream."""
         self._nullable[relation.table] = self._nullable.get(relation.table, frozenset()) | {column}
         log.info("column is nullable in the stream", table=relation.table, column=column)
         return self.bind(relation)
 
     def check(self, relation: Relation) -> None:
-        """SettingsError or DataError when the table cannot be written as the settings say. Registers nothing."""
+        """SettingsError or DataError if the table cannot be written as the settings say. Registers nothing."""
         self._compile(self._topic_of(relation.table), relation, self._facts(relation))
 
     def _topics(self, table: str) -> Iterator[str]:
@@ -204,7 +204,7 @@ class Versions:
 
 
 def clash(old: Schema, new: Schema) -> list[str]:
-    """How the columns of two schemas (of keys, or envelopes) differ, for people."""
+    """For people: how the columns of two schemas (of keys, or envelopes) differ."""
     before, after = _columns(old), _columns(new)
     said = [f"column {name} is gone" for name in before if name not in after]
     said += [
@@ -228,7 +228,7 @@ def _columns(schema: Schema) -> dict[str, Any]:
 
 
 def _type(field: Any) -> str:
-    """A type as people say it: `int`, `string or null`, `io.debezium.time.Date`."""
+    """A type in words: `int`, `string or null`, `io.debezium.time.Date`."""
     shown = field["type"] if isinstance(field, dict) and "name" in field else field
     if isinstance(shown, list):
         kinds = [_type(part) for part in shown if part != "null"]

@@ -1,8 +1,7 @@
 """`capture adopt --from-debezium`: continues where a Debezium connector stopped, on its slot, without a snapshot.
 
-Debezium's offset is a JSON object, in Kafka Connect's offsets topic or as its REST API shows it: `lsn_commit` is the
-end of the last transaction that was sent as a whole, `lsn_proc` is the last event; `snapshot` says that it was still
-copying.
+Debezium's offset is a JSON object, in Kafka Connect's offsets topic or from its REST API. `lsn_commit`: the end of the
+last transaction that was sent as a whole. `lsn_proc`: the last event. `snapshot`: it was still copying.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ _READ_ANEW = "let capture take a snapshot of its own instead: another slot_name,
 
 
 class Offset(NamedTuple):
-    """Where Debezium says that it is. `copying`: its snapshot was not complete. `idle`: it has sent no change since."""
+    """Where Debezium stood. `copying`: its snapshot was not complete. `idle`: it has sent no change since the
+    snapshot."""
 
     commit: LSN | None
     event: LSN | None
@@ -37,7 +37,7 @@ class Offset(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where capture goes on, and whether Debezium may have sent some of the transaction that follows, or all."""
+    """Where capture continues, and whether Debezium may have sent part or all of the next transaction."""
 
     lsn: LSN
     partly_sent: bool
@@ -49,7 +49,7 @@ def parse_offset(content: Any) -> Offset:
         snapshot = str(content.get("snapshot", "false")).lower() not in ("false", "none")
         copying = snapshot and str(content.get("last_snapshot_record", "false")).lower() != "true"
         commit, event = content.get("lsn_commit"), content.get("lsn_proc") or content.get("lsn")
-        idle = not commit and not content.get("lsn_proc")  # of the snapshot, or of a heartbeat after it
+        idle = not commit and not content.get("lsn_proc")  # from the snapshot, or from a heartbeat after it
         offset = Offset(commit and LSN(int(commit)), event and LSN(int(event)), copying, idle)
     except (AttributeError, TypeError, ValueError):
         offset = Offset(None, None)
@@ -62,10 +62,8 @@ def parse_offset(content: Any) -> Offset:
 
 
 def from_rest(text: str, prefix: str) -> Offset:
-    """The offset in what Kafka Connect's REST API answers for a connector, or a bare offset.
-
-    Source: KIP-875, "First-class offsets support in Kafka Connect".
-    """
+    """The offset in the answer of Kafka Connect's REST API, or a bare offset. Source: KIP-875, "First-class offsets
+    support in Kafka Connect"."""
     try:
         content = json.loads(text)
     except ValueError:
@@ -86,7 +84,7 @@ def from_topic(records: Iterable[tuple[bytes | None, bytes | None]], connector: 
         try:
             name, partition = json.loads(key or b"")
             server = partition["server"]
-        except (ValueError, TypeError, KeyError):  # another kind of connector
+        except (ValueError, TypeError, KeyError):  # from another kind of connector
             continue
         if name == connector:
             servers[server] = None if value is None else _offset_of(value)
@@ -121,7 +119,7 @@ def _chosen(servers: Mapping[Any, Any], prefix: str, where: str) -> Offset:
 
 
 def start_of(offset: Offset, slot: Slot | None, name: str, database: str, trust_slot: bool) -> Start:
-    """Where streaming loses nothing and repeats least; SettingsError when something would be missing."""
+    """Where streaming loses nothing and repeats least. SettingsError if something would be missing."""
     if offset.copying:
         raise SettingsError("Debezium's snapshot is not complete", "let it end, then stop it; or " + _READ_ANEW)
     if slot is None or slot.confirmed_flush_lsn is None:
@@ -151,7 +149,7 @@ class Adoption(Proposal):
     """The position that takes a slot over."""
 
     def __init__(self, plan: Plan, offset: Offset, trust_slot: bool, now: int) -> None:
-        """`now` in seconds since 1970. SettingsError for what stands in the way."""
+        """`now`: seconds since 1970. SettingsError names what stands in the way."""
         self._offset = offset
         self._trust_slot = trust_slot
         self._now = now
@@ -212,8 +210,8 @@ class Adoption(Proposal):
         yield "done: start `capture run`"
 
     def _position(self, system: System) -> Position:
-        """The position to go on from. If the topics have records, its generation comes from the clock, so that ours win
-        over them."""
+        """The position to continue from. If the topics have records, its generation comes from the clock, so that our
+        records win."""
         plan = self._plan
         generation = self._now if self._written else 1
         identity = (system.identifier, system.timeline, plan.options.slot)

@@ -1,4 +1,4 @@
-"""What `capture check` says of the broker, its topics, our rights there, and the schema registry."""
+"""`capture check`: the broker, its topics, our rights there, and the schema registry."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from schemas.model.errors import OrdertapError, SettingsError
 _TOPIC_RIGHTS: Final = ("READ", "WRITE", "DESCRIBE")
 _DAY_MS: Final = 86_400_000
 _STANDSTILL_MS: Final = 7 * _DAY_MS
-"""An index that is kept for less than a week is warned of: somebody notices a sink that stands still for a week."""
+"""Warns if the index is kept for less than a week: a stopped sink is noticed within a week."""
 
 
 def kafka_findings(plan: Plan, tables: Sequence[str]) -> Looks:
-    """The broker, our rights, and the topics that exist: our own and those of `tables` (names of topics). Returns
-    whether it is known what position there is, or that there is none.
-    """
+    """Checks the broker, our rights, and existing topics: our own and those in `tables`. Returns whether the position
+    is known, or known not to exist."""
     cluster = plan.cluster
     try:
         found_brokers = broker.brokers(cluster)
@@ -41,7 +40,7 @@ def kafka_findings(plan: Plan, tables: Sequence[str]) -> Looks:
 
 
 def _other_names(plan: Plan, tables: Sequence[str]) -> Iterator[Finding]:
-    """What a consumer that subscribes by a pattern should know of the tables' topics."""
+    """What a consumer that subscribes by a pattern should know about the tables' topics."""
     begin = f"{plan.prefix}."
     for name in tables:
         if not name.startswith(begin):
@@ -58,9 +57,8 @@ def _kafka_acls(plan: Plan, rest: str) -> str:
 
 
 def _creation(plan: Plan, found_brokers: Brokers, tables: Sequence[str]) -> Looks:
-    """Tries, without making them, the topics that seem to be missing: a user without rights on a topic does not see it.
-    Returns whether they really are missing.
-    """
+    """Tries topics that seem to be missing, without making them: a user without rights on a topic does not see it.
+    Returns whether they really are missing."""
     missing = plan.topics.missing(tables)
     if not missing:
         return True
@@ -153,7 +151,7 @@ def _settings(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
 
 
 def _index(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
-    """Whether the index stays long enough: a sink that stands still for longer cannot know what it missed."""
+    """Whether the index is kept long enough. A sink that is stopped for longer cannot know what it missed."""
     if "compact" in topic.config.get("cleanup.policy", ""):
         said = f"topic {name} has cleanup.policy {topic.config['cleanup.policy']}: readers of the index need all of it"
         yield Finding("BAD", said, _alter(plan, name, "cleanup.policy=delete"))
@@ -196,7 +194,7 @@ def _differences(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
 
 
 def _transactions(plan: Plan) -> Finding:
-    """Tries a transaction under an id of its own, so that it fences no capture that runs; a right on the prefix covers
+    """Tries a transaction under an id of its own, so that it fences no running capture. A right on the prefix covers
     both."""
     try:
         broker.try_transactions(plan.cluster, f"{plan.transactional_id}-check")
@@ -209,7 +207,7 @@ def _transactions(plan: Plan) -> Finding:
 
 
 def registry_findings(plan: Plan, schemas: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
-    """The registry. `schemas` are those that a start would register and that it takes. Registers nothing."""
+    """Checks the registry. `schemas`: those that a start would register. Registers nothing."""
     if plan.as_json:
         yield Finding("ok", "records are JSON: there is no schema registry to ask")
         return

@@ -1,4 +1,4 @@
-"""What `capture check` says of the publication and its tables."""
+"""`capture check`: the publication and its tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OPERATIONS = ("insert", "update", "delete", "truncate")
 
 
 class Publication(NamedTuple):
-    """A row of pg_publication, and what init wrote on it. Source: PostgreSQL manual, "pg_publication"."""
+    """A row of pg_publication, and the comment that init wrote on it. Source: PostgreSQL manual, "pg_publication"."""
 
     all_tables: bool
     operations: tuple[str, ...]
@@ -32,7 +32,7 @@ class Publication(NamedTuple):
 
 
 def publication_of(connection: Connection, name: str) -> Publication | None:
-    """The publication; None when there is none. `owned`: our role may drop it."""
+    """The publication; None if there is none. `owned`: our role may drop it."""
     statement = """
         SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot,
                obj_description(oid, 'pg_publication'), pg_has_role(pubowner, 'USAGE')
@@ -53,13 +53,13 @@ def _row(connection: Connection, statement: str, *parameters: object) -> Any:
 
 
 def wanted_tables(connection: Connection, plan: Plan) -> list[str]:
-    """The tables that the settings want: of those in the database, and those that the settings name. In order."""
+    """The tables of the database that the settings include, and those that the settings name, in order."""
     there = filter(plan.selection.table, catalogue.database_tables(connection))
     return sorted({*there, *plan.selection.named})
 
 
 def create_publication(plan: Plan, tables: Sequence[str]) -> str:
-    """The SQL that makes the publication; `tables` are the wanted ones, unless the settings leave none out."""
+    """The SQL that makes the publication. `tables`: the wanted ones, unless the settings leave none out."""
     name = quoted(plan.publication)
     if plan.selection.every_table:
         return f"CREATE PUBLICATION {name} FOR ALL TABLES;"
@@ -72,7 +72,7 @@ def add_table(plan: Plan, table: str) -> str:
 
 
 def keyless(connection: Connection, tables: Sequence[str] | None) -> Iterator[Finding]:
-    """A finding for each of the tables (None: of all) that the shop could no longer change once it is published."""
+    """A finding for each of the tables (None: of all) that the shop could no longer update once it is published."""
     for table in catalogue.tables_without_identity(connection):
         if tables is None or table in tables:
             said = f"table {table} has no key: once it is published, the server refuses its updates and deletes"
@@ -80,8 +80,8 @@ def keyless(connection: Connection, tables: Sequence[str] | None) -> Iterator[Fi
 
 
 def publication_findings(connection: Connection, plan: Plan, schemas: Schemas) -> Iterator[Finding]:
-    """The publication and its tables; collects the schemas that a start would register and the registry would take,
-    as (subject, schema)."""
+    """Checks the publication and its tables. Adds the schemas that a start would register and the registry would take
+    to `schemas`, as (subject, schema)."""
     name = plan.publication
     publication = publication_of(connection, name)
     if publication is None:
@@ -105,7 +105,7 @@ def publication_findings(connection: Connection, plan: Plan, schemas: Schemas) -
         drop = f"ALTER PUBLICATION {quoted(name)} DROP TABLE {rest};"
         if publication.all_tables:
             create = create_publication(plan, wanted_tables(connection, plan))
-            # In one transaction: what is written between the two could never be read from the log again.
+            # In one transaction: changes between the two statements could never be read from the log again.
             drop = f"BEGIN; DROP PUBLICATION {quoted(name)}; {create} COMMIT;"
         said = f"publication {name} has {len(unwanted)} tables that nobody wants here, read for nothing: "
         yield Finding("warn", said + _few(unwanted), f"{drop} -- unless another reader has this publication")
@@ -206,9 +206,11 @@ def _table(connection: Connection, plan: Plan, publication: Publication, one: Pu
 
 
 def _unlike_root(connection: Connection, one: Published) -> Iterator[Finding]:
-    """Partitions whose identity is not FULL though the root's is. A partition logs old rows by its own identity, but
-    the server sends them as the root's, as whole rows with NULLs, even for TOAST values that an update of the key left
-    alone."""
+    """Partitions whose identity is not FULL although the root's is.
+
+    A partition logs old rows by its own identity, but the server sends them as the root's: as whole rows with NULLs,
+    even for TOAST values that an update of the key left alone.
+    """
     statement = """
         SELECT n.nspname, c.relname FROM pg_partition_tree(%s) JOIN pg_class c ON c.oid = relid
         JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -243,14 +245,14 @@ def _identity(one: Published, table: str, publication: Publication) -> Finding:
 
 
 def _schemas(connection: Connection, plan: Plan, wanted: list[Published], schemas: Schemas) -> Iterator[Finding]:
-    """Compiles what a start would compile. So it finds columns that cannot be told apart, SELECTs that do not fit, and
+    """Compiles what a start would compile. This finds columns that cannot be told apart, SELECTs that do not fit, and
     schemas that the registry refuses."""
     answers = True
-    with suppress(OrdertapError):  # kafka_findings says so
+    with suppress(OrdertapError):  # kafka_findings reports it
         plan.topics.look()
     try:
         plan.registry.check()
-    except OrdertapError:  # registry_findings says so
+    except OrdertapError:  # registry_findings reports it
         answers = False
 
     def register(subject: str, schema: dict[str, Any]) -> int:

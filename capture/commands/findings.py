@@ -1,4 +1,4 @@
-"""What `capture check` says: a finding, and the quoting of the SQL that mends it. Pure."""
+"""`capture check`: a finding, and quoting for the SQL that mends it. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ Level = Literal["ok", "warn", "BAD"]
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at. `remedy` is SQL or a command, empty when all is well. `BAD` keeps capture from
-    working or from being right; `warn` is a risk that somebody may have chosen.
-    """
+    """One thing that was looked at. `remedy`: SQL or a command, "" if all is well. `BAD`: capture cannot work, or not
+    correctly. `warn`: a risk that somebody may have chosen."""
 
     level: Level
     what: str

@@ -1,5 +1,7 @@
-"""`capture check`: what must be so before reading starts, each finding with what mends it. This file looks at server,
-role and slot."""
+"""`capture check`: checks everything before reading starts, each finding with a remedy.
+
+This file looks at server, role and slot.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,13 @@ from schemas.model.errors import OrdertapError
 from schemas.process.service import port_taken
 
 MINIMUM_VERSION = 140_000
-_SESSIONS = 5  # leader, its reader, a standby, chunks on demand, a command; and the snapshot's
+_SESSIONS = 5  # leader, its reader, a standby, chunks on demand, a command; a snapshot's workers come on top
 _CLOCK_TOLERANCE = 2.0  # seconds; the lag in seconds is wrong by the difference
 
 
 def check(plan: Plan, health: tuple[str, int] = ("", 0)) -> Iterator[Finding]:
-    """Looks at the shop's database, Kafka and the registry; goes on after what is wrong. Changes nothing there.
-
-    `health` is host and port of capture's own server on this machine; with port 0 it has none.
-    """
+    """Checks the shop's database, Kafka and the registry. Goes on after a finding. Changes nothing there. `health`:
+    host and port of capture's own server on this machine; port 0: none."""
     schemas: list[tuple[str, dict[str, Any]]] = []
     has_slot = yield from _database(plan, schemas)
     topics = [subject.removesuffix("-value") for subject, _ in schemas if _is_value(subject)]
@@ -39,7 +39,7 @@ def check(plan: Plan, health: tuple[str, int] = ("", 0)) -> Iterator[Finding]:
 
 
 def _health(host: str, port: int) -> Iterator[Finding]:
-    """Whether the health server could have its port. Beside a capture that runs, that one has it."""
+    """Whether the health server can have its port. A capture that runs here has it."""
     if not port:
         return
     reason, ours = port_taken(host, port)
@@ -57,7 +57,7 @@ def _is_value(subject: str) -> bool:
 
 
 def _database(plan: Plan, schemas: list[tuple[str, dict[str, Any]]]) -> Looks:
-    """Yields what Kafka and the registry say; returns whether slot and position can be compared."""
+    """Findings about the database, Kafka and the registry. Returns whether slot and position can be compared."""
     try:
         connection = plan.server.ask()
     except OrdertapError as error:
@@ -76,7 +76,7 @@ def _database(plan: Plan, schemas: list[tuple[str, dict[str, Any]]]) -> Looks:
 
 
 def _guarded(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """An error of a look is a finding, too."""
+    """Turns an error of a check into a finding."""
     try:
         yield from findings
     except OrdertapError as error:
@@ -90,7 +90,7 @@ def _one(connection: Connection, statement: str, *parameters: object) -> Any:
 
 
 def _setting(connection: Connection, name: str) -> str:
-    """A setting as SHOW prints it, empty for one that this version of the server does not have."""
+    """A setting as SHOW prints it; "" if this version of the server does not have it."""
     (value,) = _one(connection, "SELECT coalesce(current_setting(%s, true), '')", name)
     return str(value)
 
@@ -100,7 +100,7 @@ def _is_standby(connection: Connection) -> bool:
 
 
 def encoding_findings(connection: Connection) -> Iterator[Finding]:
-    """Whether the database says which characters its bytes are; else no server can convert them to UTF-8."""
+    """Whether the database knows its encoding. If not, the server cannot convert its bytes to UTF-8."""
     encoding = _setting(connection, "server_encoding")
     said = f"the database's encoding is {encoding}"
     if encoding == "SQL_ASCII":
@@ -171,7 +171,7 @@ def _role(connection: Connection, plan: Plan) -> Iterator[Finding]:
 
 
 def _connections(connection: Connection, plan: Plan) -> Iterator[Finding]:
-    """How many sessions role and database let us have; this one is among those that are there."""
+    """How many sessions role and database allow. This session is among those that exist."""
     wanted = _SESSIONS + plan.snapshot.threads
     limits = _one(
         connection,
@@ -257,11 +257,8 @@ def _senders(connection: Connection, plan: Plan) -> Iterator[Finding]:
 
 
 def _replicates(plan: Plan) -> Looks:
-    """Whether a replication connection is let in. pg_hba.conf matches a logical one like an ordinary one, not by its
-    word `replication`.
-
-    Source: PostgreSQL manual, "The pg_hba.conf File".
-    """
+    """Whether a replication connection is let in. pg_hba.conf treats a logical one like an ordinary one; its word
+    `replication` does not match it. Source: PostgreSQL manual, "The pg_hba.conf File"."""
     server = plan.server
     try:
         replication = Replication(server)
@@ -281,13 +278,13 @@ def _replicates(plan: Plan) -> Looks:
 
 
 def _next_start(plan: Plan) -> Iterator[Finding]:
-    """What a start would do with the position and the slot, or why it would refuse them."""
+    """What a start would do with position and slot, or why it would refuse them."""
     mode = plan.snapshot.mode
     position = plan.position(settled=False)
     replication = Replication(plan.server)
     connection = plan.server.connect()
     try:
-        system = replication.identify()  # after the position, which a running capture moves on
+        system = replication.identify()  # after reading the position, which a running capture advances
         trouble = plan.problem(position, system, slot_state(connection, plan.options.slot), replication.history)
         step = next_step(mode, position, trouble, taken=False)
     finally:

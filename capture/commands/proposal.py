@@ -1,4 +1,4 @@
-"""What the commands with a dry run share: they look, say what they would change, and change it if told so."""
+"""What commands with a dry run share: they look, say what they would change, and change it if told to."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from capture.postgres.replication import Leadership
 
 
 class Proposal(ABC):
-    """What one command would change. It is a context that has the leadership, so that no capture starts meanwhile. A
-    subclass sets what its look needs, then calls this constructor, which raises the look's errors.
-    """
+    """What a command would change. As a context manager it holds the leadership, so that no capture starts meanwhile. A
+    subclass sets what its look needs, then calls this constructor, which raises the look's errors."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

@@ -61,7 +61,7 @@ class Repair(Proposal):
 
     def execute(self) -> Iterator[str]:
         plan = self._plan
-        plan.topics.create([])  # the position's may be what was lost
+        plan.topics.create([])  # the lost topic may be the position's
         producer = TransactionalProducer(plan.cluster, plan.transactional_id)
         plan.position_writer(producer, self._old).write((), self._new)
         yield "done: start `capture run`"

@@ -28,10 +28,8 @@ OURS: Final = "made by ordertap"
 
 
 def init(plan: Plan, keyless_too: bool = False) -> Iterator[str]:
-    """Makes the publication and the topics that are missing, and says each thing that it does.
-
-    SettingsError, with nothing made, when the shop could then no longer change a table (unless `keyless_too`).
-    """
+    """Makes the publication and topics that are missing, and says each thing that it does. SettingsError, with nothing
+    made, if the shop could then no longer update a table (unless `keyless_too`)."""
     connection = plan.server.connect()
     try:
         there, wanted = publication_of(connection, plan.publication), wanted_tables(connection, plan)
@@ -57,9 +55,8 @@ def init(plan: Plan, keyless_too: bool = False) -> Iterator[str]:
 
 
 def script(plan: Plan) -> Iterator[str]:
-    """For a DBA: the SQL that is still missing (all of it when the database does not let us ask), then the topics. A
-    DBA can run it again: it fails on nothing that is there. Lines that are no SQL are comments.
-    """
+    """For a DBA: the SQL that is still missing (all of it if we may not ask the database), then the topics. It can be
+    run again. Lines that are not SQL are comments."""
     yield f"-- Run this as a superuser in the shop's database: psql --dbname {plan.server.database}"
     try:
         connection = plan.server.connect()
@@ -99,7 +96,7 @@ def _missing(connection: Connection, plan: Plan) -> Iterator[str]:
 def _warnings(
     connection: Connection, plan: Plan, statements: Sequence[str], published: Sequence[str], wanted: Sequence[str]
 ) -> Iterator[str]:
-    """The tables that the shop could no longer change, as comments above the statements that publish them."""
+    """Comments above the statements, naming tables that the shop could no longer update."""
     if statements:
         new = None if plan.selection.every_table else [table for table in wanted if table not in published]
         yield from (f"-- {found.what}; before that: {found.remedy}" for found in keyless(connection, new))
@@ -112,7 +109,7 @@ def _row(connection: Connection, statement: str) -> Any:
 
 
 def _role(plan: Plan, tables: Sequence[str]) -> Iterator[str]:
-    """The least rights: log in, replicate, read the tables. Reading a publication needs no right."""
+    """The least rights: log in, replicate, read the tables. Reading a publication needs none."""
     role, name = quoted(plan.server.user), literal(plan.server.user)
     yield (
         f"DO $$BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {name})"
@@ -182,7 +179,7 @@ def _execute(connection: Connection, statement: str) -> None:
 
 
 class Removal(Proposal):
-    """What `capture drop` takes away."""
+    """What `capture drop` removes."""
 
     def __init__(self, plan: Plan, with_topics: bool) -> None:
         """SettingsError while a capture runs."""
@@ -233,7 +230,7 @@ class Removal(Proposal):
 
     def execute(self) -> Iterator[str]:
         plan = self._plan
-        if self._slot is not None:  # first, since it is what fills a disk
+        if self._slot is not None:  # first, because the slot is what fills a disk
             drop_slot(self._leadership.connection, plan.options.slot)
             yield f"slot {plan.options.slot} dropped"
         if self._positions:

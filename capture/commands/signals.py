@@ -17,9 +17,8 @@ from schemas.model.errors import SettingsError
 
 
 def send(plan: Plan, kind: SignalType, tables: Sequence[str] = (), condition: str | None = None) -> Signal:
-    """Writes the signal and returns it. SettingsError when no chunk of these tables could be read, none with this
-    condition, or none written, and when there is no slot: a slot reads nothing from before it was made.
-    """
+    """Writes the signal and returns it. SettingsError if no chunk of these tables could be read (or with this
+    condition), none could be written, or there is no slot: a slot reads nothing from before it was made."""
     signal = Signal(plan.options.slot, str(uuid.uuid4()), kind, tuple(dict.fromkeys(tables)), condition)
     signal = signal.signed(plan.options.signal_key.get_secret_value().encode())
     connection = plan.server.connect()
@@ -47,8 +46,8 @@ def send(plan: Plan, kind: SignalType, tables: Sequence[str] = (), condition: st
 
 
 def _unnamed(plan: Plan, published: Iterable[str]) -> dict[str, SettingsError]:
-    """The tables that can have no topic, and why. Those that are written have theirs: they are asked for first, as a
-    start does."""
+    """The tables that can have no topic, and why. Tables that are written already have theirs, so they are asked for
+    first, as in a start."""
     position = plan.position(settled=False)
     parked = () if position is None else position.parked
     captured = sorted(filter(plan.selection.table, published), key=lambda name: name in parked)
@@ -75,7 +74,7 @@ def _try(connection: Connection, table: Published, condition: str) -> None:
     name = sql.Identifier(table.relation.schema, table.relation.name)
     try:
         with connection.cursor() as cursor:
-            for form in ("({})", "{}"):  # as a chunk has it; and by itself, for `true) OR (true` is no condition
+            for form in ("({})", "{}"):  # in a chunk's parentheses, and without: `true) OR (true` is no condition
                 where = sql.SQL(form).format(sql.SQL(condition))
                 cursor.execute(sql.SQL("SELECT FROM {} WHERE {} LIMIT 0").format(name, where))
     except NOT_SQL as error:

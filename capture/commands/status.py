@@ -1,4 +1,4 @@
-"""`capture status`: where capture is, by what PostgreSQL and Kafka know. It works from any machine."""
+"""`capture status`: where capture stands, as PostgreSQL and Kafka know it. It works from any machine."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ from schemas.process.service import ask_ready
 
 
 class Look(NamedTuple):
-    """What was seen at one moment (seconds of the monotonic clock). None: it is not there, or its server does not
-    answer."""
+    """What was seen at one moment (seconds of the monotonic clock). None: missing, or its server does not answer."""
 
     at: float
     position: Position | None
@@ -40,10 +39,10 @@ class Look(NamedTuple):
 def status(
     plan: Plan, seconds: float, health: tuple[str, int] = ("", 0), sleep: Callable[[float], object] = time.sleep
 ) -> dict[str, Any]:
-    """Two looks, `seconds` apart, as JSON has it; bytes and seconds. `health` is where a capture's own server listens.
+    """Looks twice, `seconds` apart. Returns JSON's data, in bytes and seconds.
 
-    `problems` lists what does not answer, a slot that is lost, and a start that fails again and again. `running` is
-    None when PostgreSQL does not answer.
+    `health`: where a capture's own server listens. `problems` lists what does not answer, a lost slot, and a start that
+    fails again and again. `running` is None if PostgreSQL does not answer.
     """
     problems: list[str] = []
     told = ask_ready(*health)
@@ -89,7 +88,7 @@ def _look(connection: Connection, plan: Plan, tables: list[str], problems: list[
         position = plan.position(settled=False)
         counts = plan.cluster.partitions()
         parked = () if position is None else position.parked
-        named, _ = plan.topics.of_each(table for table in tables if table not in parked)  # one may have no topic
+        named, _ = plan.topics.of_each(table for table in tables if table not in parked)  # a table may have no topic
         topics = {topic: counts[topic] for topic in named.values() if topic in counts}
         return position, broker.ends(plan.cluster, topics)
 
@@ -149,7 +148,8 @@ def _told(
 
 
 def _lag_bytes(position: Position | None, slot: Slot) -> int | None:
-    """What the server may forget is in Kafka, or not for us. In an idle shop it is ahead of the position."""
+    """The log that is not in Kafka. The server may be ahead of the position in an idle shop: what it may forget is in
+    Kafka, or not for us."""
     reached = max((lsn for lsn in (position and position.end_lsn, slot.confirmed_flush_lsn) if lsn), default=None)
     return None if reached is None else max(0, slot.current_lsn - reached)
 
@@ -184,7 +184,7 @@ def _snapshot(snapshot: InitialSnapshot, tables: int) -> dict[str, Any]:
 
 
 def _on_demand(demand: Demand) -> dict[str, Any] | None:
-    """The snapshots on demand, without the key that each has reached, because a key is a row's value."""
+    """The snapshots on demand, without the keys that they have reached: a key is a row's value."""
     if not demand.requests:
         return None
     waiting = [
@@ -201,7 +201,7 @@ def _rate(first: Look, second: Look, elapsed: float) -> dict[str, float]:
 
 
 def lines(told: dict[str, Any]) -> Iterator[str]:
-    """The lines of the same for people."""
+    """The status in lines for people."""
     yield "running    " + {True: "yes", False: "no", None: "not known, see below"}[told["running"]]
     yield from _health_lines(told["health"])
     for session in told["sessions"]:

@@ -1,4 +1,4 @@
-"""What the broker says about itself, topics and our rights. The commands ask it, and a start does."""
+"""What the broker says about itself, topics and our rights. Used by the commands and at each start."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _TIMEOUT = 10.0
 
 
 class Brokers(NamedTuple):
-    """The cluster; `allowed` are the names of the operations on it that our user may do (CREATE, …)."""
+    """The cluster. `allowed`: the operations on it that our user may do (CREATE, …)."""
 
     number: int
     allowed: frozenset[str]
 
 
 class Topic(NamedTuple):
-    """A topic as the broker has it; `allowed` as above (READ, WRITE, …), replicas of its first partition."""
+    """A topic as the broker has it. `allowed`: as above (READ, WRITE, …). Replicas are those of the first partition."""
 
     partitions: int
     replicas: int
@@ -85,12 +85,12 @@ def _topic(cluster: Cluster, name: str, found: Any) -> Topic:
 
 
 def try_transactions(cluster: Cluster, transactional_id: str) -> None:
-    """Starts a transactional producer and drops it; SettingsError when our user has no right to."""
+    """Starts a transactional producer and drops it. SettingsError if our user lacks the right."""
     TransactionalProducer(cluster, transactional_id, timeout=_TIMEOUT)
 
 
 def ends(cluster: Cluster, counts: dict[str, int]) -> dict[str, int]:
-    """The end offset of each topic (name → partitions), summed over its partitions. Commit markers count too."""
+    """The end offset of each topic (name → partitions), summed over partitions. Commit markers count, too."""
     sums = dict.fromkeys(counts, 0)
     partitions = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
     for partition, end in cluster.ends(partitions).items():
@@ -114,7 +114,7 @@ def read_all(cluster: Cluster, topic: str) -> Iterator[tuple[bytes | None, bytes
 
 
 def to_the_end(consumer: Any, cluster: Cluster, topic: str) -> Iterator[Message]:
-    """The records of a partition that is assigned, with enable.partition.eof, from its place there to the end."""
+    """The records of an assigned partition, from its place to the end. Needs enable.partition.eof."""
     while True:
         message = consumer.poll(_TIMEOUT)
         if message is None:

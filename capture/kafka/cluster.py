@@ -19,11 +19,12 @@ from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
 log = structlog.get_logger("capture")
 _REFUSED: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)
 _SETTLES: Final = 80.0
-"""Seconds within which a broker aborts what a killed capture left open: our transaction.timeout.ms, the broker's round
-of 10 s (transaction.abort.timed.out.transaction.cleanup.interval.ms), and some room."""
+"""Seconds within which a broker aborts the transaction of a killed capture: our transaction.timeout.ms, the broker's
+round of 10 s (transaction.abort.timed.out.transaction.cleanup.interval.ms), and some room."""
 _READING: Final = 30.0  # seconds for the position topic
 FROM_THE_BEGINNING: Final = {"auto.offset.reset": "earliest"}
-"""With offset 0. Where OFFSET_BEGINNING is librdkafka asks, and half a second later if it knows no leader yet."""
+"""Used with offset 0. For OFFSET_BEGINNING librdkafka would ask the broker, and wait half a second if it knows no
+leader yet."""
 _NO_LEADER_YET: Final = (
     KafkaError._NOENT,  # "No leaders found"
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -33,11 +34,11 @@ _NO_LEADER_YET: Final = (
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.REQUEST_TIMED_OUT,
 )
-"""Errors that pass by themselves: the topic was just made, or the broker was just started or stood still."""
+"""Errors that pass by themselves: the topic was just made, or the broker just started or stood still."""
 
 
 class Making(NamedTuple):
-    """What a new topic is made with. Source: Kafka's documentation, "Topic Configs"."""
+    """The settings of a new topic. Source: Kafka's documentation, "Topic Configs"."""
 
     partitions: int
     replication: int
@@ -45,7 +46,7 @@ class Making(NamedTuple):
 
 
 class Cluster:
-    """One Kafka cluster, as the `kafka` settings name it."""
+    """One Kafka cluster, with the properties of the settings `kafka`."""
 
     def __init__(self, bootstrap_servers: str, options: Mapping[str, str]) -> None:
         self.servers = bootstrap_servers
@@ -58,14 +59,14 @@ class Cluster:
             raise kafka_error("Kafka settings", error.args[0], bootstrap_servers) from None
 
     def _note(self, error: KafkaError) -> None:
-        """Why no broker was reached. A refusal tells the most, "all brokers are down" the least."""
+        """Notes why no broker was reached. A refusal says most, "all brokers are down" least."""
         if self._cause is None or _telling(error) >= _telling(self._cause):
             self._cause = error
 
     def failure(self, doing: str, error: KafkaError) -> OrdertapError:
         """Our error for a failed call. It says why no broker was reached."""
         if error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN):
-            self._admin.poll(0)  # lets the client say what it knows
+            self._admin.poll(0)  # lets the client report the cause
             if self._cause is not None:
                 said, hint = _cause(self._cause)
                 return UnavailableError(f"{doing}: {said} (Kafka at {self.servers})", hint)
@@ -77,14 +78,14 @@ class Cluster:
         return self._admin
 
     def partitions(self, timeout: float = 10.0) -> dict[str, int]:
-        """The number of partitions of each topic; UnavailableError when no broker answers."""
+        """The number of partitions of each topic. UnavailableError if no broker answers."""
         try:
             with waiting("Kafka (listing topics)"):
                 topics = self._admin.list_topics(timeout=timeout).topics
         except KafkaException as error:
             raise self.failure("listing topics", error.args[0]) from None
         self._admin.poll(0)
-        self._cause = None  # of before, or of one broker among others
+        self._cause = None  # an old cause, or that of one broker among others
         return {name: len(topic.partitions) for name, topic in topics.items()}
 
     def create_topics(

@@ -19,17 +19,17 @@ _MISCONFIGURED: Final = (
     KafkaError._AUTHENTICATION,
     KafkaError._INVALID_ARG,
     KafkaError.INVALID_TRANSACTION_TIMEOUT,
-    KafkaError.INVALID_CONFIG,  # this and the next ones: of a topic
+    KafkaError.INVALID_CONFIG,  # this and the next ones concern a topic
     KafkaError.INVALID_PARTITIONS,
     KafkaError.TOPIC_EXCEPTION,
     KafkaError.POLICY_VIOLATION,
 )
 TOO_LARGE: Final = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
-"""What the client or the broker says about a record that is too large."""
+"""Errors of client or broker for a record that is too large."""
 
 
 class FencedError(UnavailableError):
-    """Another producer with our transactional.id started, or our transaction timed out: start again."""
+    """Another producer with our transactional.id started, or our transaction timed out. Start again."""
 
 
 class NotAllowedError(SettingsError):

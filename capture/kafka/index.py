@@ -18,9 +18,9 @@ from schemas.model.errors import SettingsError
 from schemas.model.lsn import LSN
 
 RECORD_BYTES: Final = 256 * 1024
-"""From here on what is listed goes on in another record."""
+"""From this size on, the list continues in another record."""
 NOT_COPIED: Final = "no_data"
-"""Stands for the id of the first snapshot where none was made."""
+"""Stands for the id of the first snapshot if none was made."""
 
 
 class News(NamedTuple):
@@ -35,7 +35,7 @@ class News(NamedTuple):
 
 
 class _Numbers(dict[TableTopic, int]):
-    """The tables of a record. A table gets the next number when it is first asked for."""
+    """The tables of a record. A table gets the next number when it first occurs."""
 
     def __missing__(self, table: TableTopic) -> int:
         self[table] = number = len(self)
@@ -43,7 +43,7 @@ class _Numbers(dict[TableTopic, int]):
 
 
 class Index:
-    """Gathers what one session's Kafka transactions bring, and makes the record at the end of each."""
+    """Collects what one session's Kafka transactions bring, and makes the record at the end of each."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Index:
 
     @property
     def full(self) -> bool:
-        """Whether to write a record now although the Kafka transaction goes on."""
+        """Whether to write a record now, although the Kafka transaction goes on."""
         return self._bytes > RECORD_BYTES
 
     def take(self, news: News) -> None:
@@ -99,29 +99,29 @@ class Index:
                 self.account(state.tables)
 
     def _pairs(self, shape: tuple[tuple[TableTopic, int], ...]) -> bytes:
-        """Numbers and counts of the tables. Most commits of a shop have one of a few shapes."""
+        """Numbers and counts of the tables. Most commits of a shop have one of a few shapes, so these are cached."""
         pairs = b",".join([b"%d,%d" % (self._numbers[table], count) for table, count in shape])
         self._shapes[shape] = pairs
         return pairs
 
     def parked(self, tables: Iterable[str]) -> None:
-        """Tables that are not written just now: the next record has them, though they may be back by then."""
+        """Notes tables that are not written now. The next record names them, even if they are back by then."""
         self._parked.update(tables)
 
     def begins(self, table: str) -> None:
-        """A table that is not accounted for has a change: no snapshot has its earlier rows."""
+        """Notes the first change of a table that is not accounted for: no snapshot has its earlier rows."""
         if self.accounted is None or table not in self.accounted:
             self._begun.append(table)
             self.account([table])
 
     def account(self, tables: Iterable[str]) -> None:
-        """Tables that were copied, or that we have said were not."""
+        """Notes tables that were copied, or reported as not copied."""
         now = (self.accounted or frozenset()).union(tables)
         if now and now != self.accounted:
             self.accounted, self._accounts = now, True
 
     def take_accounted(self) -> frozenset[str] | None:
-        """All tables that are accounted for, if there are more than at the last call; else None."""
+        """All accounted tables, if there are more than at the last call; else None."""
         taken, self._accounts = self._accounts, False
         return self.accounted if taken else None
 
@@ -179,10 +179,8 @@ class Index:
 
 
 def states_of(position: Position) -> list[SnapshotState]:
-    """How the snapshots stand by a position, for readers that have not seen them begin or end.
-
-    What the position does not know any more is left out: tables and rows of those that are completed, and their LSN.
-    """
+    """The states of the snapshots by a position, for readers that have not seen them begin or end. What the position no
+    longer knows is left out: tables, rows and LSN of completed snapshots."""
     snapshot, requests = position.snapshot, position.demand.requests
     firsts = {request.first[0] for request in requests if request.first is not None}
     states = []

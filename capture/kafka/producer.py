@@ -25,7 +25,7 @@ begins sooner (CONCURRENT_TRANSACTIONS), and librdkafka tries again only after 2
 
 
 class Record(NamedTuple):
-    """One Kafka record to write; partition -1: by the key, as Java's producers do."""
+    """One Kafka record to write. Partition -1: chosen by the key, as Java's producers do."""
 
     topic: str
     partition: int
@@ -35,14 +35,14 @@ class Record(NamedTuple):
 
 
 Fields = tuple[str, int, bytes | None, bytes | None, Headers]
-"""What a Record is; the stream makes plain tuples of it."""
+"""The fields of a Record; the stream makes plain tuples."""
 
 
 class TransactionalProducer:
-    """Writes one Kafka transaction after the other. After any error but a DataError it is useless: make a new one."""
+    """Writes one Kafka transaction after the other. After any error but DataError, make a new one."""
 
     def __init__(self, cluster: Cluster, transactional_id: str, timeout: float = 30.0) -> None:
-        """Initialises transactions, which fences every older producer of this id."""
+        """Initialises transactions, which fences every older producer with this id."""
         self._servers = cluster.servers
         self._failure: KafkaError | None = None
         self._largest, self._refused = -1, ""  # of the records that the broker finds too large
@@ -74,7 +74,7 @@ class TransactionalProducer:
         """librdkafka's own, for the snapshot's rows: raises BufferError when the queue is full; wants `errors`."""
 
     def produce(self, records: Iterable[Fields]) -> None:
-        """Queues records in the open transaction; DataError when one is larger than the client may send."""
+        """Queues records in the open transaction. DataError if one is larger than the client may send."""
         produce = self._producer.produce
         topic, value = "", None
         try:
@@ -89,7 +89,7 @@ class TransactionalProducer:
     def produce_patiently(
         self, topic: str, value: bytes | None, key: bytes | None, partition: int, headers: Headers
     ) -> None:
-        """Queues a record once there is room; UnavailableError when there is none for a while."""
+        """Queues a record once there is room. UnavailableError if there is none for a while."""
         for _ in range(_QUEUE_PATIENCE):
             self._producer.poll(0.1)
             try:
@@ -101,7 +101,7 @@ class TransactionalProducer:
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
-        """Turns confluent-kafka's errors into ours; `doing` says what was tried."""
+        """Turns confluent-kafka's errors into ours. `doing`: what was tried."""
         try:
             yield
         except KafkaException as error:
@@ -116,7 +116,7 @@ class TransactionalProducer:
         return kafka_error(doing, cause, self._servers)
 
     def commit(self, timeout: float) -> None:
-        """Commits the transaction: all of it is durable when this returns. Retries while the error is retriable."""
+        """Commits the transaction: all of it is durable on return. Retries retriable errors."""
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -130,7 +130,7 @@ class TransactionalProducer:
             return
 
     def abort(self, records: Iterable[Fields], timeout: float) -> None:
-        """Writes records and aborts them together with what is open in their partitions. No reader of committed records
+        """Writes records and aborts them, together with what is open in their partitions. No `read_committed` reader
         sees them."""
         self.begin_transaction()
         self.produce(records)

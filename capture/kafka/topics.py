@@ -1,4 +1,4 @@
-"""The topics: what a table's is called, and what they are made with."""
+"""Topics: their names, and the settings they are made with."""
 
 from __future__ import annotations
 
@@ -30,17 +30,15 @@ _POSITION: Final = {
 
 
 class Route(NamedTuple):
-    """Topics whose whole name the expression matches are renamed, as Debezium's ByLogicalTableRouter does."""
+    """Renames topics whose whole name the expression matches, as Debezium's ByLogicalTableRouter does."""
 
     expression: re.Pattern[str]
     replacement: str
 
 
 class Group(NamedTuple):
-    """Topics whose whole name one of the expressions matches are made so; None: as by default.
-
-    Source: KIP-158, "Kafka Connect should allow source connectors to set topic-specific settings for new topics".
-    """
+    """Settings for topics whose whole name one of the expressions matches; None: the default. Source: KIP-158, "Kafka
+    Connect should allow source connectors to set topic-specific settings for new topics"."""
 
     include: tuple[re.Pattern[str], ...]
     partitions: int | None
@@ -49,11 +47,11 @@ class Group(NamedTuple):
 
 
 class UnnamedError(SettingsError):
-    """A table that can have no topic of its own because of its name. It alone waits."""
+    """A table whose name allows no topic of its own. Only that table waits."""
 
 
 class NewTopic(NamedTuple):
-    """A topic that is not there yet."""
+    """A topic that does not exist yet."""
 
     name: str
     making: Making
@@ -82,17 +80,16 @@ class Topics:
         self.position = f"ordertap.{prefix}.position"
         self.commits = index_topic(prefix)
         self.former_position = f"{prefix}.position"
-        """Where earlier captures have it. Not among our own: it is not made any more, and may go once it was read."""
+        """The topic where earlier captures have the position. It is no longer made, and may be deleted once it was
+        read."""
         self.transaction = f"{prefix}.transaction"
         self.notification = f"{prefix}.notification"
         self.heartbeat = f"__debezium-heartbeat.{prefix}"
         self.own = (self.position, self.commits, self.transaction, self.notification, self.heartbeat)
 
     def of(self, table: str) -> str:
-        """The topic of a table (schema.table).
-
-        Where it is no name, or has another table's records: UnnamedError, or of one that is routed SettingsError.
-        """
+        """The topic of a table (schema.table). UnnamedError if that is no valid name, or another table's topic;
+        SettingsError if a route caused it."""
         usual = topic_name(self._prefix, table)
         name = usual
         for route in self._routes:
@@ -121,7 +118,8 @@ class Topics:
         return name
 
     def _like(self, name: str) -> str | None:
-        """Kafka's metrics have _ for both . and _, so it makes no topic whose name differs by these alone."""
+        """An existing topic whose name differs by . and _ alone. Kafka makes no such topic, because its metrics have _
+        for both."""
         folded = name.replace(".", "_")
         other = self._folded.setdefault(folded, name)
         if other == name and name not in self._known:
@@ -129,7 +127,7 @@ class Topics:
         return None if other == name else other
 
     def of_each(self, tables: Iterable[str]) -> tuple[dict[str, str], dict[str, SettingsError]]:
-        """The topics of tables, and of those that can have none the error. SettingsError for what is routed wrongly."""
+        """The topics of tables, and the errors of those that can have none. SettingsError for a wrong route."""
         self.look()
         named: dict[str, str] = {}
         unnamed: dict[str, SettingsError] = {}
@@ -145,7 +143,7 @@ class Topics:
         return self._tables.get(topic)
 
     def look(self) -> None:
-        """Sees which topics there are; those of the shop's tables must not be like another's."""
+        """Looks which topics exist, to avoid names that are too alike."""
         self._known = self._cluster.partitions()
         self._others = {name.replace(".", "_"): name for name in self._known}
 
@@ -155,11 +153,11 @@ class Topics:
         return topic.startswith(f"{self._prefix}.") or topic in outside or topic in self._tables
 
     def writes(self, topic: str) -> bool:
-        """Whether capture writes to a topic; but for those that a message's route names."""
+        """Whether capture writes to a topic, not counting topics named by outbox messages."""
         return self.has(topic) or topic in self.own
 
     def taken(self, topic: str) -> bool:
-        """Whether a topic is capture's own, Kafka's, or of a table that was asked for (….v2 and so on, too)."""
+        """Whether a topic is capture's own, Kafka's, or belongs to a known table (….v2 and so on included)."""
         ours = (*self.own, self.former_position)
         return topic in ours or topic in _KAFKAS or topic in self._tables or _VERSION.sub("", topic) in self._tables
 
@@ -169,10 +167,10 @@ class Topics:
         stopping: Callable[[], bool] = lambda: False,
         refused: dict[str, SettingsError] | None = None,
     ) -> list[str]:
-        """Makes what is missing of our own topics and of these, some hundred at once; returns what it made.
+        """Makes our own topics and these if they are missing, some hundred per call. Returns what it made.
 
-        Between two calls `stopping()` ends it, with the rest not made. `refused` takes the errors of single topics, but
-        of our own, which are raised.
+        `stopping()` is asked between calls, and ends it early. `refused` takes the errors of single topics, except our
+        own, which are raised.
         """
         missing = self.missing(topics)
         made: list[str] = []
@@ -192,7 +190,7 @@ class Topics:
         return made
 
     def missing(self, topics: Iterable[str]) -> list[NewTopic]:
-        """What `create` would make."""
+        """The topics that `create` would make."""
         self.look()
         return [one for one in self._wanted(topics) if one.name not in self._known]
 
@@ -202,7 +200,7 @@ class Topics:
         return ours + [NewTopic(name, self.making(name)) for name in topics]
 
     def making(self, topic: str) -> Making:
-        """What a table's topic is made with: by the first group that means it, and for the rest by default."""
+        """The settings for a table's topic: from the first group that matches, and the rest by default."""
         group = self.group(topic)
         if group is None:
             return self._default
@@ -210,11 +208,11 @@ class Topics:
         return Making(group.partitions or partitions, group.replication or replication, {**config, **group.config})
 
     def group(self, topic: str) -> Group | None:
-        """The first group that means a topic."""
+        """The first group that matches a topic."""
         return next((one for one in self._groups if any(each.fullmatch(topic) for each in one.include)), None)
 
     def partitions(self, topic: str) -> int:
-        """How many partitions a topic of records has; makes it when it is new."""
+        """How many partitions a topic of records has. Makes it if it is new."""
         if topic not in self._known:
             making = self.making(topic)
             made = self._cluster.create_topics({topic: making})

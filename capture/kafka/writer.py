@@ -21,13 +21,13 @@ from schemas.model.commits import SnapshotState
 from schemas.model.errors import SettingsError, UnavailableError
 
 COMMIT_PATIENCE = 30.0
-"""Seconds for a commit where no stream is."""
+"""Seconds for a commit outside the stream."""
 _LINGERS_BEHIND = 20
 _MANY = 100  # changes: fewer of them come too slowly to be a backlog, whatever the clocks say
 
 
 class Limits(NamedTuple):
-    """When a Kafka transaction is closed (whichever is first), and when we stop waiting for Kafka. Seconds, bytes."""
+    """When a Kafka transaction is closed (whichever comes first), and how long to wait for Kafka. Seconds, bytes."""
 
     linger: float
     changes: int
@@ -43,7 +43,7 @@ class Writer:
     """
 
     def __init__(self, committed: PositionWriter, position: Position, limits: Limits) -> None:
-        """`committed` says how a Kafka transaction ends, and with which producer."""
+        """`committed`: ends each Kafka transaction, and has the producer."""
         self._producer = committed.producer
         self._committed = committed
         self.index = committed.index
@@ -65,11 +65,11 @@ class Writer:
         self.done_fd, self._done = os.pipe()
 
     def limit(self, limits: Limits) -> None:
-        """Other limits from now on."""
+        """Changes the limits."""
         self._limits = limits
 
     def lags(self, behind: bool) -> None:
-        """Notes whether the changes that are read now were made a while ago."""
+        """Notes whether the changes that are being read were made a while ago."""
         self.behind = behind
 
     def add(self, records: Sequence[Fields], size: int, position: Position, news: News | None = None) -> None:
@@ -104,13 +104,13 @@ class Writer:
             self.durable = position
 
     def lingering(self, now: float) -> float:
-        """How long the open Kafka transaction still waits for more; 0 when none does."""
+        """How long the open Kafka transaction still waits for more; 0 if it does not wait."""
         if self._flight is not None or self._reaches is None:
             return 0.0
         return max(0.0, self._opened_at + self._linger() - now)
 
     def step(self, now: float, force: bool = False) -> None:
-        """Takes note of a finished commit, and starts one that is due. UnavailableError when Kafka stalls."""
+        """Takes the result of a finished commit, and starts one that is due. UnavailableError if Kafka stalls."""
         if self._flight is not None and self._flight.done():
             self._landed()
         if self._flight is None and self._reaches is not None and (force or self._due(now)):
@@ -123,7 +123,7 @@ class Writer:
             )
 
     def flush(self, meanwhile: Callable[[], None], every: float = 0.5) -> None:
-        """Makes all that was added durable before it returns; calls `meanwhile` about `every` so many seconds."""
+        """Returns when everything added is durable. Calls `meanwhile` about every `every` seconds."""
         while self.pending:
             self.step(time.monotonic(), force=True)
             if self._flight is None:
@@ -132,12 +132,12 @@ class Writer:
                 meanwhile()
 
     def await_landing(self, seconds: float) -> None:
-        """Sleeps until the commit in flight has ended, at most so long."""
+        """Sleeps until the commit in flight has ended, at most this long."""
         if self._flight is not None:
             wait([self._flight], seconds)
 
     def close(self) -> None:
-        """Gives up what is not durable: it is read from the source again."""
+        """Gives up what is not durable: it will be read from the source again."""
         if self._flight is None and self._reaches is not None:
             self._producer.abandon()
         # In the commits' thread: the end of one still writes to the pipe, and a closed number may be another file.
@@ -149,7 +149,8 @@ class Writer:
         return full or now - self._opened_at >= self._linger()
 
     def _linger(self) -> float:
-        """Behind, nobody waits for just these changes, and larger Kafka transactions cost less."""
+        """How long to linger. When capture is behind, nobody waits for these very changes, and larger Kafka
+        transactions cost less."""
         return self._limits.linger * (_LINGERS_BEHIND if self.behind and self._changes >= _MANY else 1)
 
     def _produce(self, records: Sequence[Fields], size: int, position: Position, news: News | None) -> None:
@@ -250,7 +251,7 @@ class PositionWriter:
         states: tuple[SnapshotState, ...] = (),
         timeout: float = COMMIT_PATIENCE,
     ) -> None:
-        """One Kafka transaction, with snapshots whose state is new; `timeout` seconds for its commit."""
+        """Writes one Kafka transaction, with snapshots whose state is new. `timeout`: seconds for its commit."""
         if self._alone is not None:
             self._claim(position)
         self.producer.begin_transaction()
@@ -260,7 +261,7 @@ class PositionWriter:
         self.producer.commit(timeout)
 
     def _claim(self, position: Position) -> None:
-        """Writes the first position by itself, and takes it back where another connector is there."""
+        """Writes the first position alone, and aborts if another connector's is there."""
         assert self._alone is not None  # noqa: S101  the caller's condition
         self._put(position.dump())
         try:

@@ -1,5 +1,7 @@
-"""What the shop's catalogue says about tables, beside the log's own Relation messages. It is read live, so it may be
-ahead of the log."""
+"""What the shop's catalogue says about tables, beyond the log's own Relation messages.
+
+It is read live, so it may be ahead of the log.
+"""
 
 from __future__ import annotations
 
@@ -57,8 +59,7 @@ _KEYS = """
             WHERE k.place <= i.indnkeyatts AND NOT a.attnotnull)))
     LEFT JOIN pg_class name ON name.oid = i.indexrelid
     WHERE c.oid = ANY (%s::oid[]) ORDER BY name.relname"""
-"""A DEFERRABLE key does not tell rows apart: in the middle of a transaction, and so in the log, two rows may share
-it."""
+"""A DEFERRABLE key does not identify rows: within a transaction, and so in the log, two rows may share it."""
 
 _PUBLISHED = """
     SELECT c.oid, p.schemaname, p.tablename, c.relreplident, to_jsonb(p) -> 'attnames', to_jsonb(p) ->> 'rowfilter',
@@ -96,7 +97,7 @@ _RELATION_COLUMNS = """
 
 
 class Published(NamedTuple):
-    """A table of the publication, as a snapshot reads it: the columns and rows that the stream would send."""
+    """A table of the publication as a snapshot reads it: with the columns and rows that the stream would send."""
 
     relation: Relation
     row_filter: str | None
@@ -105,13 +106,12 @@ class Published(NamedTuple):
 
 def table_facts(connection: Connection, relation: Relation) -> TableFacts:
     """Facts about the table with the relation's OID, if it still exists, and about the types that the relation names.
-    So a column's type stays known when the column was dropped, renamed or changed meanwhile.
-    """
+    So a column's type stays known even if the column was dropped, renamed or changed meanwhile."""
     return tables_facts(connection, [relation])[relation.oid]
 
 
 def tables_facts(connection: Connection, relations: Sequence[Relation]) -> dict[int, TableFacts]:
-    """The same of many tables, by OID, with two questions for all of them."""
+    """The same for many tables, by OID, with two queries for all of them."""
     asked = [(relation.oid, column.name, column.type_oid) for relation in relations for column in relation.columns]
     oids, names, types = map(list, zip(*asked, strict=True)) if asked else ([], [], [])
     columns: dict[int, dict[str, ColumnFacts]] = {relation.oid: {} for relation in relations}
@@ -128,7 +128,7 @@ def tables_facts(connection: Connection, relations: Sequence[Relation]) -> dict[
 
 
 def _table_facts(columns: dict[str, ColumnFacts], keys: Sequence[tuple[bool, bool, list[str]]]) -> TableFacts:
-    """`keys` are (is the primary key, is the replica identity, columns); none: the table is gone."""
+    """`keys`: (is the primary key, is the replica identity, columns) of each; empty if the table is gone."""
     primary = next((tuple(names) for is_primary, _, names in keys if is_primary), ())
     identity = next((tuple(names) for _, is_identity, names in keys if is_identity), ())
     unique = tuple(tuple(names) for is_primary, _, names in keys if not is_primary and names)
@@ -136,19 +136,20 @@ def _table_facts(columns: dict[str, ColumnFacts], keys: Sequence[tuple[bool, boo
 
 
 class Facts:
-    """table_facts of one connection. Of tables that were asked for ahead, the first answer is what was said then."""
+    """table_facts on one connection. Facts that were asked for ahead are given out once."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._ahead: dict[Relation, TableFacts] = {}
 
     def __call__(self, relation: Relation) -> TableFacts:
-        """Those of one relation version."""
+        """The facts about one relation version."""
         said = self._ahead.pop(relation, None)
         return table_facts(self._connection, relation) if said is None else said
 
     def ahead(self, relations: Sequence[Relation]) -> None:
-        """Asks for all of these at once: thousands of tables are soon asked for one by one. None: forgets the rest."""
+        """Asks for all of these at once, because asking one by one takes long for thousands of tables. An empty list
+        forgets the rest."""
         found = tables_facts(self._connection, relations) if relations else {}
         self._ahead = {relation: found[relation.oid] for relation in relations}
 
@@ -185,13 +186,12 @@ def _facts(
 
 
 def has_key(connection: Connection, relation: Relation, rules: ColumnRules) -> bool:
-    """Whether the table can be read in the order of a key: its primary key, or an index that stands for one."""
+    """Whether the table can be read in the order of a key: its primary key, or an index in its place."""
     return bool(key_indexes(relation, table_facts(connection, relation), rules))
 
 
 def has_pages(connection: Connection, relation: Relation) -> bool:
-    """Whether the table or one of its partitions has or had rows. The question is cheap and needs no right to
-    SELECT."""
+    """Whether the table or one of its partitions has or had rows. The query is cheap and needs no right to SELECT."""
     statement = """
         SELECT coalesce((SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree(%(oid)s)),
                         pg_relation_size(%(oid)s)) > 0"""
@@ -201,10 +201,10 @@ def has_pages(connection: Connection, relation: Relation) -> bool:
 
 
 class Extent(NamedTuple):
-    """How much a snapshot of tables reads, with their partitions; rows as ANALYZE or VACUUM counted them last."""
+    """How much a snapshot of these tables reads, partitions included. Rows are those of the last ANALYZE or VACUUM."""
 
     tables: int
-    parts: int  # with the partitions
+    parts: int  # tables and their partitions
     rows: int
     bytes: int
 
@@ -214,7 +214,7 @@ class Extent(NamedTuple):
 
 
 def extent(connection: Connection, published: Iterable[Published]) -> Extent:
-    """Of these tables."""
+    """How much there is to read in these tables."""
     oids = [one.relation.oid for one in published]
     statement = """
         WITH part AS (
@@ -229,14 +229,14 @@ def extent(connection: Connection, published: Iterable[Published]) -> Extent:
 
 
 def database_tables(connection: Connection) -> list[str]:
-    """schema.table of all that a publication could contain: no partitions, and nothing that the log leaves out."""
+    """schema.table of everything that a publication could contain: no partitions, and nothing that is not logged."""
     with database_errors("listing the tables"), connection.cursor() as cursor:
         cursor.execute(_TABLES)
         return [name for (name,) in cursor.fetchall()]
 
 
 def tables_without_identity(connection: Connection) -> list[str]:
-    """schema.table of the tables, partitions included, whose updates and deletes the server refuses once they are
+    """schema.table of tables, partitions included, whose updates and deletes the server refuses once they are
     published."""
     with database_errors("listing the tables without a key"), connection.cursor() as cursor:
         cursor.execute(_WITHOUT_IDENTITY)
@@ -244,9 +244,8 @@ def tables_without_identity(connection: Connection) -> list[str]:
 
 
 def published_tables(connection: Connection, publication: str, table: str | None = None) -> list[Published]:
-    """The tables of the publication in the order of their names, or only `table` (schema.table). Empty when the
-    publication has none or does not exist.
-    """
+    """The tables of the publication by name, or only `table` (schema.table). Empty if the publication has none or does
+    not exist."""
     with database_errors(f"reading publication {publication}"), connection.cursor() as cursor:
         cursor.execute(_PUBLISHED, {"publication": publication, "table": table})
         sends_generated = connection.server_version >= 180_000
@@ -268,7 +267,7 @@ def published_tables(connection: Connection, publication: str, table: str | None
 
 
 def refuse_namesakes(published: Iterable[Published]) -> None:
-    """SettingsError when two tables come to the same schema.table, since either name may contain a dot."""
+    """SettingsError if two tables have the same schema.table, since either name may contain a dot."""
     seen: dict[str, Relation] = {}
     for one in published:
         relation = one.relation

@@ -1,7 +1,7 @@
-"""Decodes the messages of PostgreSQL's `pgoutput` plugin, protocol version 1: bytes in, frozen messages out.
+"""Decodes the messages of PostgreSQL's `pgoutput` plugin, protocol version 1: bytes in, frozen messages out. Pure.
 
-Pure. Anything truncated or unknown raises ProtocolError, never another exception.
-Source: PostgreSQL manual, "Logical Replication Message Formats".
+Raises ProtocolError, and nothing else, for anything truncated or unknown. Source: PostgreSQL manual, "Logical
+Replication Message Formats".
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ POSTGRES_EPOCH_US = 946_684_800_000_000
 
 
 class ProtocolError(DataError):
-    """Bytes that are not what pgoutput version 1 sends."""
+    """The bytes are not what pgoutput version 1 sends."""
 
 
 class Begin(NamedTuple):
-    """A transaction begins; `commit_lsn` is that of its commit record, `commit_us` µs since 1970."""
+    """A transaction begins. `commit_lsn`: of its commit record. `commit_us`: µs since 1970."""
 
     commit_lsn: LSN
     commit_us: int
@@ -40,7 +40,7 @@ class Begin(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """A transaction ends; `end_lsn` is where the log goes on after it."""
+    """A transaction ends. `end_lsn`: where the log continues after it."""
 
     commit_lsn: LSN
     end_lsn: LSN
@@ -68,7 +68,7 @@ class Insert(NamedTuple):
 
 
 class Update(NamedTuple):
-    """`old` is the old key (`old_kind` b"K"), the whole old row (b"O"), or None when the key did not change."""
+    """`old`: the old key (`old_kind` b"K"), the whole old row (b"O"), or None if the key did not change."""
 
     relation_oid: int
     old_kind: bytes | None
@@ -77,7 +77,7 @@ class Update(NamedTuple):
 
 
 class Delete(NamedTuple):
-    """`old` is the old key (`old_kind` b"K") or the whole old row (b"O")."""
+    """`old`: the old key (`old_kind` b"K") or the whole old row (b"O")."""
 
     relation_oid: int
     old_kind: bytes
@@ -89,7 +89,7 @@ class Truncate(NamedTuple):
 
 
 class LogicalMessage(NamedTuple):
-    """What pg_logical_emit_message wrote."""
+    """A message of pg_logical_emit_message."""
 
     transactional: bool
     lsn: LSN
@@ -104,7 +104,7 @@ Kind = TypeVar("Kind", bound=Message)
 
 
 def decode(payload: bytes) -> Message:
-    """One message; `payload` as psycopg2 gives it with decode=False. Raises ProtocolError."""
+    """Decodes one message. `payload`: as psycopg2 gives it with decode=False. Raises ProtocolError."""
     decoder = _DECODERS.get(payload[:1])
     if decoder is None:
         raise ProtocolError(f"pgoutput message of unknown kind {payload[:1]!r} ({len(payload)} bytes)", _HINT)
@@ -118,7 +118,7 @@ def decode(payload: bytes) -> Message:
 
 
 def decode_as(kind: type[Kind], payload: bytes) -> Kind:
-    """Decodes a message that must be of this kind."""
+    """Decodes a message that has to be of this kind."""
     message = decode(payload)
     if not isinstance(message, kind):
         raise ProtocolError(f"pgoutput message of kind {payload[:1]!r}, not {kind.__name__}", _HINT)
@@ -149,10 +149,8 @@ def _broken(payload: bytes, reason: str) -> ProtocolError:
 
 
 def _tuple(data: bytes, at: int) -> tuple[tuple[Cell, ...], int]:
-    """TupleData: a count, then for each column `n`ull, `u`nchanged or `t`ext with a length.
-
-    The stream's common rows go another way: schemas.writing.rowcode.
-    """
+    """TupleData: a count, then for each column `n`ull, `u`nchanged or `t`ext with a length. The stream's common rows do
+    not come through here, but through schemas.writing.rowcode."""
     (count,) = _U16.unpack_from(data, at)
     at += 2
     cells: list[Cell] = []
@@ -179,7 +177,7 @@ def _tuple(data: bytes, at: int) -> tuple[tuple[Cell, ...], int]:
 
 
 def _string(data: bytes, at: int) -> tuple[str, int]:
-    """A name. Where the database does not know its encoding, it may be no UTF-8: such bytes are shown, as `\\xe4`."""
+    """A name. If the database does not know its encoding, it may not be UTF-8: such bytes are shown as `\\xe4`."""
     end = data.index(0, at)
     return data[at:end].decode(errors="backslashreplace"), end + 1
 

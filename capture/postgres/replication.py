@@ -28,7 +28,7 @@ APPLICATION = "ordertap capture"
 
 
 _CHECK = "run `capture check`: it prints the SQL that helps"
-# The server reads its log with the publications of that time, so one that is made again does not help older changes.
+# The server decodes its log with the publications of that time, so making one again does not help older changes.
 _NO_PUBLICATION = (
     "run `capture check` and make it as that says; if it was dropped and made again, the log of the time between "
     "cannot be read, and `capture repair --execute` makes a new slot and snapshot (it says what it does without that)"
@@ -41,13 +41,13 @@ IN_THE_LOG: Final = (
     "find the value by its bytes and mend it in the shop; the log keeps it, so `capture repair --execute` makes a new "
     "slot behind it (it says what it does without that)"
 )
-"""The next step for a text in the log that the server cannot say in UTF-8."""
+"""The next step if the server cannot convert a text in the log to UTF-8."""
 _REFUSED = ("authentication failed", "no password supplied", "does not exist", "pg_hba", "permission denied")
 _CERTIFICATE = ("certificate", "private key", "SSL error", "does not support SSL", "SSL was required", "tlsv1 alert")
 
 
 class Server(NamedTuple):
-    """How to reach a database; passwords are never shown. Empty: libpq's default."""
+    """How to reach a database. Passwords are never shown. "": libpq's default."""
 
     host: str
     port: int
@@ -65,10 +65,8 @@ class Server(NamedTuple):
         return f"Server({self.host}:{self.port}, database {self.database}, user {self.user})"
 
     def connect(self, **options: Any) -> Connection:
-        """A connection in autocommit; UnavailableError or SettingsError with the next step.
-
-        Its session has what session_settings say, whatever the database or the role has set.
-        """
+        """A connection in autocommit. UnavailableError or SettingsError, with the next step. Its session has the
+        settings of session_settings, whatever the database or the role has set."""
         more: dict[str, Any] = {
             name: value
             for name in ("sslrootcert", "sslcert", "sslkey", "sslpassword")
@@ -99,8 +97,8 @@ class Server(NamedTuple):
         return connection
 
     def ask(self) -> Connection:
-        """The same for questions: one that waits for a table's lock ends after ten seconds, and says so. The answer
-        may take its time, as for thousands of tables of a busy server."""
+        """A connection for questions: one that waits for a table's lock gives up after ten seconds, and says so. An
+        answer may take long, as for thousands of tables of a busy server."""
         connection = self.connect()
         with database_errors("limiting our patience"), connection.cursor() as cursor:
             cursor.execute("SET lock_timeout = '10s'")
@@ -134,8 +132,8 @@ class Server(NamedTuple):
 
 @contextmanager
 def database_errors(doing: str, not_utf8: str = _NOT_UTF8) -> Iterator[None]:
-    """Turns psycopg2's errors into ours. `doing` says what was tried; health shows it while it lasts. `not_utf8` is the
-    next step for a text that is no UTF-8."""
+    """Turns psycopg2's errors into ours. `doing`: what was tried; health shows it meanwhile. `not_utf8`: the next step
+    for a text that is not UTF-8."""
     try:
         with waiting(f"PostgreSQL ({doing})"):
             yield
@@ -155,7 +153,7 @@ def database_errors(doing: str, not_utf8: str = _NOT_UTF8) -> Iterator[None]:
             "see in pg_locks who has it, and let the ALTER, VACUUM FULL or CLUSTER end; a snapshot waits for "
             "snapshot_lock_timeout_ms",
         ) from None
-    except psycopg2.errors.OutOfMemory as error:  # of locks: "out of shared memory"
+    except psycopg2.errors.OutOfMemory as error:  # out of locks: "out of shared memory"
         hint = "raise max_locks_per_transaction and restart the server: `capture check` says how far"
         raise UnavailableError(f"{doing}: {first_line(error)}", hint) from None
     except psycopg2.Error as error:
@@ -170,19 +168,19 @@ def any_bytes(connection: Connection) -> bool:
 
 
 def encoding_of(connection: Connection) -> str:
-    """The encoding of the database, as PostgreSQL calls it."""
+    """The database's encoding, by PostgreSQL's name."""
     return str(connection.info.parameter_status("server_encoding"))
 
 
 def the_row(cursor: Cursor) -> tuple[Any, ...]:
-    """The row of a statement that always has one."""
+    """The row of a statement that always returns one."""
     row = cursor.fetchone()
     assert row is not None  # noqa: S101  the caller's condition
     return row
 
 
 class SlotInUseError(UnavailableError):
-    """Another walsender has the slot: somebody else's reader, or what is left of a dead one."""
+    """Another walsender has the slot: another reader's, or one that a dead reader left."""
 
 
 def first_line(error: Exception) -> str:
@@ -194,7 +192,7 @@ def first_line(error: Exception) -> str:
 
 
 class System(NamedTuple):
-    """What IDENTIFY_SYSTEM says. Source: PostgreSQL manual, "Streaming Replication Protocol"."""
+    """The answer of IDENTIFY_SYSTEM. Source: PostgreSQL manual, "Streaming Replication Protocol"."""
 
     identifier: str
     timeline: int
@@ -210,7 +208,7 @@ class Replication:
     """The replication connection: one slot, one stream."""
 
     def __init__(self, server: Server, failover: bool = False) -> None:
-        """`failover`: a slot that it makes is copied to standbys that ask for it (PostgreSQL 17 and later)."""
+        """`failover`: slots that it makes are copied to standbys that ask for it (PostgreSQL 17 and later)."""
         self._failover = failover
         factory = psycopg2.extras.LogicalReplicationConnection
         self._connection = server.connect(connection_factory=factory)
@@ -229,7 +227,7 @@ class Replication:
 
     def history(self, timeline: int) -> str:
         """The history file of a timeline: where it branched off its ancestors."""
-        if timeline == 1:  # it has none, and no file
+        if timeline == 1:  # the first timeline has no history, and no file
             return ""
         with database_errors("TIMELINE_HISTORY"):
             self._cursor.execute(f"TIMELINE_HISTORY {int(timeline)}")
@@ -239,7 +237,7 @@ class Replication:
     def create_slot(self, slot: str, stopping: Callable[[], bool]) -> NewSlot:
         """Makes the slot and exports its snapshot, which lives until this connection's next command.
 
-        The server waits for all transactions that are open; `stopping()` ends that with an UnavailableError.
+        The server waits for all open transactions. `stopping()` ends that wait with an UnavailableError.
         """
         with ThreadPoolExecutor(1, "slot") as aside:
             made = aside.submit(self._create_slot, slot)
@@ -264,7 +262,7 @@ class Replication:
         return NewSlot(LSN.parse(point), snapshot)
 
     def start(self, slot: str, lsn: LSN, publication: str) -> None:
-        """START_REPLICATION from `lsn`; SlotInUseError while another walsender has the slot."""
+        """START_REPLICATION from `lsn`. SlotInUseError while another walsender has the slot."""
         quoted = '"' + publication.replace('"', '""') + '"'
         options = {"proto_version": "1", "publication_names": quoted, "messages": "true"}
         with database_errors(f"reading slot {slot} from {lsn}"):
@@ -273,7 +271,7 @@ class Replication:
             )
 
     def wait(self, seconds: float, other: int) -> None:
-        """Sleeps until the server sends something or the file descriptor `other` is readable, at most so long."""
+        """Sleeps until the server sends something or the file descriptor `other` is readable, at most this long."""
         select.select([self._connection.fileno(), other], [], [], max(0.0, seconds))
 
     @property
@@ -282,12 +280,12 @@ class Replication:
         return LSN(self._cursor.wal_end or 0)
 
     def confirm(self, lsn: LSN, force: bool = False) -> None:
-        """Tells psycopg2, and soon (with `force`: now) the server, that everything before `lsn` may be forgotten."""
+        """Tells psycopg2 that everything before `lsn` may be forgotten, and the server soon (with `force`: now)."""
         with database_errors("acknowledging"):
             self._cursor.send_feedback(write_lsn=int(lsn), flush_lsn=int(lsn), force=force)
 
     def alive(self) -> None:
-        """Tells the server that we are alive, without acknowledging more."""
+        """Tells the server that we live, without acknowledging more."""
         with database_errors("keeping the connection alive"):
             self._cursor.send_feedback(force=True)
 
@@ -297,7 +295,7 @@ class Replication:
 
 
 def drop_slot(connection: Connection, slot: str) -> None:
-    """Drops the slot if it is there."""
+    """Drops the slot if it exists."""
     with database_errors(f"dropping replication slot {slot}"), connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [slot]
@@ -305,8 +303,8 @@ def drop_slot(connection: Connection, slot: str) -> None:
 
 
 class Slot(NamedTuple):
-    """A row of pg_replication_slots, and what spilled to disk while its log was decoded. What a server version does not
-    say is None. Source: PostgreSQL manual, "pg_replication_slots" and "pg_stat_replication_slots"."""
+    """A row of pg_replication_slots, and what decoding spilled to disk. None: this server version does not tell.
+    Source: PostgreSQL manual, "pg_replication_slots" and "pg_stat_replication_slots"."""
 
     plugin: str
     database: str
@@ -325,7 +323,7 @@ class Slot(NamedTuple):
 
 
 def slot_state(connection: Connection, slot: str) -> Slot | None:
-    """The slot as the server sees it; None when there is none."""
+    """The slot as the server sees it; None if there is none."""
     statement = """
         SELECT s.plugin, s.database, s.active_pid, s.confirmed_flush_lsn::text, s.wal_status,
                pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint, s.safe_wal_size,
@@ -345,11 +343,11 @@ def slot_state(connection: Connection, slot: str) -> Slot | None:
 
 
 LEAD: Final = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
-"""The one statement that a standby runs, with `leadership_key` of its slot."""
+"""The only statement that a standby runs, with the `leadership_key` of its slot."""
 
 
 def leadership_key(slot: str) -> str:
-    """The text whose hash is the lock of a slot's readers."""
+    """The text whose hash is the lock that a slot's readers compete for."""
     return f"ordertap:{slot}"
 
 
@@ -358,7 +356,7 @@ class Leadership:
 
     def __init__(self, server: Server, slot: str) -> None:
         self._connection = server.ask()
-        self._execute(f"SET tcp_user_timeout = {UNANSWERED}")  # not where we may read late: it would end that, too
+        self._execute(f"SET tcp_user_timeout = {UNANSWERED}")  # would end sessions that may read late
         self._slot = slot
 
     def _execute(self, statement: str) -> None:
@@ -372,7 +370,7 @@ class Leadership:
             return bool(the_row(cursor)[0])
 
     def held(self) -> bool:
-        """Whether the connection, and with it the lock, still stands."""
+        """Whether the connection is still up, and the lock with it."""
         try:
             self._execute("SELECT 1")
         except UnavailableError:
@@ -380,10 +378,8 @@ class Leadership:
         return True
 
     def heartbeat(self, prefix: str, content: str) -> LSN:
-        """Writes a logical message to the log, outside any transaction; UnavailableError when leadership is lost.
-
-        Returns its LSN. It is not flushed: a crash of the server may lose it.
-        """
+        """Writes a logical message to the log, outside any transaction, and returns its LSN. It is not flushed, so a
+        crash of the server may lose it. UnavailableError if the leadership is lost."""
         with database_errors("writing a heartbeat"), self._connection.cursor() as cursor:
             cursor.execute("SELECT pg_logical_emit_message(false, %s, %s)::text", [prefix, content])
             return LSN.parse(the_row(cursor)[0])
@@ -396,14 +392,14 @@ class Leadership:
 
     def open_transactions(self) -> frozenset[int]:
         """The xids of all transactions, prepared ones included, that have changed something and are not visible yet.
-        Each keeps its xid locked until it is visible. Source: PostgreSQL manual, "pg_locks".
-        """
+        Each keeps its xid locked until then. Source: PostgreSQL manual, "pg_locks"."""
         with database_errors("looking for open transactions"), self._connection.cursor() as cursor:
             cursor.execute("SELECT transactionid::text FROM pg_locks WHERE locktype = 'transactionid' AND granted")
             return frozenset(int(xid) for (xid,) in cursor.fetchall())
 
     def in_utf8(self, text: bytes) -> bytes:
-        """A text that the log has in the database's encoding; as it is where it is none, or the encoding not known."""
+        """Converts a text from the log out of the database's encoding. Returns it unchanged if it is not valid, or if
+        the encoding is unknown."""
         if encoding_of(self._connection) == "UTF8":
             return text
         with database_errors("reading a logical message"), self._connection.cursor() as cursor:
@@ -422,7 +418,7 @@ class Leadership:
 
     @property
     def connection(self) -> Connection:
-        """The ordinary connection beside the stream, for catalogue look-ups."""
+        """The ordinary connection beside the stream, for the catalogue."""
         return self._connection
 
     def close(self) -> None:

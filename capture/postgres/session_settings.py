@@ -1,5 +1,7 @@
-"""What every session of ours has set, whatever the server, the database or the role has: `Server.connect` alone opens
-one, be it the walsender's, a snapshot worker's or a command's."""
+"""The settings of all our sessions, whatever the server, the database or the role has set.
+
+`Server.connect` opens every session: the walsender's, the snapshot workers' and the commands'.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ UNANSWERED: Final = 60_000  # milliseconds: for data that nobody answers, which 
 _NO_LIMITS: Final = dict.fromkeys(
     ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "tcp_user_timeout"), "0"
 )
-"""A snapshot, or one large commit, takes as long as it takes."""
+"""No limits: a snapshot, or one large commit, takes as long as it takes."""
 NEWER_LIMITS: Final = """
     SELECT set_config(name, '0', false) FROM pg_settings
     WHERE name IN ('idle_session_timeout', 'transaction_timeout')"""
-"""Those that are younger than the oldest server, which refuses to connect with a setting that it does not know."""
+"""Sets limits that the oldest supported servers do not have. They would refuse a connection that asks for them."""
 
 _TRANSACTIONS: Final = {
     "default_transaction_isolation": "read\\ committed",
@@ -27,7 +29,7 @@ _TRANSACTIONS: Final = {
     "default_transaction_deferrable": "off",
 }
 _NAMES: Final = {
-    # Where SQL of the settings or of a signal names no schema; else it would mean another table for another role.
+    # For SQL of the settings or of a signal that names no schema: the same table for every role.
     "search_path": "public",
     "quote_all_identifiers": "off",  # defaults are read as the server prints them
     "standard_conforming_strings": "on",
@@ -36,7 +38,7 @@ _NAMES: Final = {
 
 
 def startup_options() -> str:
-    """As libpq's `options` has them. They win over what ALTER ROLE and ALTER DATABASE have set."""
+    """Session settings for libpq's `options`. They win over ALTER ROLE and ALTER DATABASE."""
     keepalives = {f"tcp_{name}": str(value) for name, value in KEEPALIVES.items()}
     session = SESSION_SETTINGS | keepalives | _NO_LIMITS | _TRANSACTIONS | _NAMES
     return " ".join(f"-c {name}={value}" for name, value in session.items())

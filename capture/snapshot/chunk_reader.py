@@ -1,6 +1,6 @@
-"""Reads one chunk of a table between two watermarks in the log, so that the stream can put it where it belongs.
+"""Reads one chunk of a table between two watermarks in the log, so that the stream can put it in its place.
 
-The marks are logical messages. A row that the stream sees changed between them is newer there than in the chunk.
+The watermarks are logical messages. A row that the stream sees change between them is newer there than in the chunk.
 Source: Andreakis and Papapanagiotou, "DBLog: A Watermark Based Change-Data-Capture Framework".
 """
 
@@ -34,20 +34,20 @@ from schemas.writing.codec import SourceOrigin
 
 WATERMARK_PREFIX: Final = "ordertap.watermark"
 CHUNK_BYTES: Final = 8_000_000
-"""Of a chunk's rows in PostgreSQL's text; one of wide rows has fewer of them."""
+"""The size of a chunk, in bytes of PostgreSQL's text. Chunks of wide rows have fewer rows."""
 _XIDS: Final = 1 << 32
 NOT_SQL: Final = (
     psycopg2.ProgrammingError,
     psycopg2.DataError,
     psycopg2.NotSupportedError,
     psycopg2.errors.RaiseException,
-    ValueError,  # of a text that cannot be sent
+    ValueError,  # for a text that cannot be sent
 )
-"""The errors that somebody's condition may raise each time it is tried."""
+"""Errors that a condition may raise each time it is tried."""
 
 
 class Watermark(NamedTuple):
-    """The content of a watermark: the reader that wrote it, the number of its chunk, and whether it is the low one."""
+    """A watermark: the reader that wrote it, the number of its chunk, and whether it is the low one."""
 
     reader: str
     chunk: int
@@ -59,7 +59,7 @@ class Watermark(NamedTuple):
 
 
 def parse_watermark(content: bytes) -> Watermark | None:
-    """The watermark; None for what somebody else wrote under the prefix."""
+    """The watermark; None for anything else under the prefix."""
     try:
         return Watermark(**json.loads(content))
     except UNREADABLE:
@@ -71,7 +71,7 @@ Row = tuple[bytes | None, bytes]
 
 
 class Visibility(NamedTuple):
-    """Which transactions a chunk shows, by the 32 bits of an xid that the log has."""
+    """Which transactions a chunk shows, by the low 32 bits of xids, which the log has."""
 
     xmax: int
     running: frozenset[int]
@@ -83,7 +83,7 @@ class Visibility(NamedTuple):
 
 
 class ChunkRows(NamedTuple):
-    """The rows of a chunk, encoded as (key, value). `last_key` is None when no more rows follow."""
+    """The rows of a chunk, encoded as (key, value). `last_key`: None if no more rows follow."""
 
     table: Table
     rows: list[Row]
@@ -109,29 +109,29 @@ class ChunkReader:
         self._origin = origin
         self.name = uuid.uuid4().hex[:12]
         self._rows = chunk_rows
-        self._fitting = chunk_rows  # as many as had room of late
+        self._fitting = chunk_rows  # as many as had room lately
         self._record_limit = record_limit
         self._connection: Connection | None = None
 
     def ask(self, server: Server) -> None:
-        """Another server from the next connection on."""
+        """Uses another server from the next connection on."""
         self._server = server
 
     def read(
         self, number: int, name: str, condition: str | None, after: tuple[str, ...] | None, halvings: int
     ) -> ChunkRows:
-        """The chunk of `name` (schema.table) behind the key `after`, between its two marks; smaller by `halvings`.
+        """The chunk of `name` (schema.table) after the key `after`, between its two marks, halved `halvings` times.
 
-        SettingsError when the table is not captured, is parked, has no key, or the condition is no SQL; ParkedError
-        (or DataError, as set) when a row makes a record that is too large.
+        SettingsError if the table is not captured, is parked or has no key, or if the condition is not SQL. ParkedError
+        (or DataError, as set) if a row makes too large a record.
         """
-        if name in self._tables.parked:  # what changed meanwhile may lie outside of a condition
+        if name in self._tables.parked:  # changes since it was parked may lie outside of a condition
             raise SettingsError(f"table {name} is parked", f"capture signal snapshot {name}, without a condition")
         connection = self._connected()
         try:
             with database_errors(f"reading a chunk of {name}"), connection.cursor() as cursor:
                 return self._between_marks(cursor, number, name, condition, after, max(1, self._fitting >> halvings))
-        except BaseException:  # or the table stays locked, and what waits for it makes the shop wait
+        except BaseException:  # else the table stays locked, and the shop waits behind that lock
             connection.close()
             self._connection = None
             raise
@@ -170,8 +170,8 @@ class ChunkReader:
         return chunk
 
     def _mark(self, cursor: Cursor, mark: Watermark) -> LSN:
-        """Where the mark is in the log. The high one is flushed at once by a commit: in an idle database the WAL writer
-        would leave it, and the stream that waits for it, for wal_writer_delay (200 ms)."""
+        """Writes a watermark and returns its LSN. The high one is flushed at once by a commit. In an idle database the
+        WAL writer would leave it for wal_writer_delay (200 ms), and the stream would wait."""
         flush = "" if mark.low else ", txid_current()"
         cursor.execute(f"SELECT pg_logical_emit_message(false, %s, %s)::text{flush}", [WATERMARK_PREFIX, mark.dump()])
         return LSN.parse(the_row(cursor)[0])
@@ -235,13 +235,13 @@ class ChunkReader:
 
 
 def _source(table: Published) -> sql.Composable:
-    """The table as FROM names it: without tables that inherit from it, but with its partitions."""
+    """The table for FROM: without tables that inherit from it, but with its partitions."""
     only = sql.SQL("" if table.partitioned else "ONLY ")
     return only + sql.Identifier(table.relation.schema, table.relation.name)
 
 
 class _Lines:
-    """COPY writes its lines here. It keeps as many as there is room for, and at least one."""
+    """Takes COPY's lines. Keeps as many as there is room for, but at least one."""
 
     def __init__(self) -> None:
         self.kept: list[bytes] = []

@@ -1,4 +1,4 @@
-"""What a snapshot reads: each table in ranges of ctid, which are valid inside one exported snapshot and only there."""
+"""The parts of a snapshot: each table in ranges of ctid, which are valid only within one exported snapshot."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _ITSELF: Final = "(SELECT %s::oid AS relid) tree"
 
 
 class Leaf(NamedTuple):
-    """A relation that holds rows: a table, or a partition of one; `tuples` in `tuple_pages` were there at the last
-    ANALYZE (-1: never), `width` is what the values of a row may take."""
+    """A relation that holds rows: a table, or one of its partitions. At the last ANALYZE it had `tuples` rows in
+    `tuple_pages` pages (-1: never analysed). `width`: what a row's values may take."""
 
     schema: str
     name: str
@@ -49,10 +49,8 @@ class Leaf(NamedTuple):
 
     @property
     def rows(self) -> int | None:
-        """About how many, as the planner guesses: its pages of now by their density; None when nobody knows.
-
-        Source: PostgreSQL, table_block_relation_estimate_size in src/backend/access/table/tableam.c.
-        """
+        """About how many, as the planner estimates: its present pages by their density; None if unknown. Source:
+        PostgreSQL, table_block_relation_estimate_size in src/backend/access/table/tableam.c."""
         if not self.heap:
             return self.tuples if self.tuples >= 0 else None
         if self.tuples >= 0 and self.tuple_pages > 0:
@@ -61,7 +59,7 @@ class Leaf(NamedTuple):
 
 
 class TablePlan(NamedTuple):
-    """How a table is read: its chunks, and about how many rows it has (None: nobody knows)."""
+    """How a table is read: its chunks, and about how many rows it has (None: unknown)."""
 
     chunks: tuple[Chunk, ...]
     rows: int | None
@@ -75,10 +73,8 @@ def plan_table(
     skipped: frozenset[str] = frozenset(),
     chunk_bytes: int = CHUNK_BYTES,
 ) -> TablePlan:
-    """The chunks of a table at the reader's snapshot; `statement` is a SELECT that is read in place of the table.
-
-    `skipped` are columns that no record has. SettingsError for what our role may not read as a whole.
-    """
+    """The chunks of a table at the reader's snapshot. `statement`: a SELECT to read in place of the table. `skipped`:
+    columns that no record has. SettingsError if our role may not read all of it."""
     columns = column_list(published, skipped)
     if statement is not None:
         chosen = sql.SQL("({}) chosen").format(sql.SQL(statement.strip().rstrip(";")))
@@ -107,14 +103,14 @@ def _only(leaf: Leaf) -> sql.Composable:
 
 
 def _check_rights(reader: Connection, published: Published, sources: Iterable[sql.Composable]) -> None:
-    """Raises what the SELECT itself would raise, also where row policies would hide rows."""
+    """Raises what the SELECT itself would raise, even if row policies would hide rows."""
     with database_errors(f"reading {published.relation.table}"), reader.cursor() as cursor:
         for source in sources:
             cursor.execute(sql.SQL("EXPLAIN {}").format(_select(published, sql.SQL("*"), source, None)))
 
 
 def _check_columns(reader: Connection, published: Published, chosen: sql.Composable, skipped: frozenset[str]) -> None:
-    """SettingsError when a SELECT of the settings does not yield the table's columns."""
+    """SettingsError if a SELECT of the settings does not return the table's columns."""
     table = published.relation.table
     where = f"snapshot_select_statement_overrides of {table}"
     with reader.cursor() as cursor:
@@ -133,10 +129,8 @@ def _check_columns(reader: Connection, published: Published, chosen: sql.Composa
 
 
 def page_ranges(pages: int, size: int) -> list[tuple[int, int | None]]:
-    """From (inclusive) and to (exclusive, None: the end) of each part of a relation; one part at the least.
-
-    The last one is open: a relation grows while it is read, and what is visible lies somewhere in it.
-    """
+    """From (inclusive) and to (exclusive, None: the end) of each part of a relation, at least one. The last part is
+    open: the relation grows while it is read, and visible rows may be anywhere."""
     starts = list(range(0, max(1, pages), size))
     return [*pairwise(starts), (starts[-1], None)]
 
@@ -171,7 +165,7 @@ def column_list(published: Published, skipped: frozenset[str]) -> sql.Composable
 
 
 def copy_out(connection: Connection, select: sql.Composable) -> str:
-    """The COPY of a SELECT in text form, in UTF-8, or as it is where nobody knows what the bytes are."""
+    """The COPY of a SELECT in text form, in UTF-8, or unconverted if the encoding is unknown."""
     form = sql.SQL(" (ENCODING 'SQL_ASCII')" if any_bytes(connection) else "")
     text: str = sql.SQL("COPY ({}) TO STDOUT{}").format(select, form).as_string(connection)
     return text

@@ -20,11 +20,11 @@ from schemas.writing.codec import Codec, Encoder, SourceOrigin, WidenError
 from schemas.writing.json_output import RowText, TextOf
 
 _TRANSACTION_SECONDS: Final = 10.0
-"""What is read for longer is more than one Kafka transaction: none comes near transaction.timeout.ms."""
+"""Ends a Kafka transaction: what takes longer to read takes several, and none comes near transaction.timeout.ms."""
 
 
 class Blueprint(NamedTuple):
-    """A table's encoder on its way to another process, which compiles its codec again."""
+    """A table's encoder in a form for another process, which compiles its codec again."""
 
     table: str
     topic: str
@@ -39,7 +39,7 @@ class Blueprint(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """A part of a table: the table's number, the COPY statement that reads the part, and the marks of its rows."""
+    """A part of a table: the table's number, the COPY statement for the part, and the marks of its rows."""
 
     table: int
     statement: str
@@ -47,7 +47,7 @@ class Chunk(NamedTuple):
 
 
 class Copied(NamedTuple):
-    """What all rows of a snapshot share: its id, stamp and time (µs since 1970), and where they come from."""
+    """What all rows of a snapshot have in common: id, stamp, time (µs since 1970) and source."""
 
     snapshot: str
     stamp: Stamp
@@ -67,7 +67,7 @@ class Copier:
         copied: Copied,
         pause: Callable[[], object],
     ) -> None:
-        """`reader` is at the snapshot (locks.reader_at); `pause` is called often, and may raise to end it."""
+        """`reader`: at the snapshot (locks.reader_at). `pause`: called often, and may raise to end it."""
         self._reader = reader
         self._producer = producer
         self._timeout = timeout
@@ -80,12 +80,12 @@ class Copier:
             (TRANSACTION_HEADER, snapshot_header(copied.snapshot)),
         ]
         self.notes: set[tuple[str, str, str]] = set()
-        """Of the last chunk's values: (table, column, what)."""
+        """Notes on values in the last chunk: (table, column, what)."""
         self.refused: str | None = None
-        """The column whose value, in the last chunk, was no UTF-8: the rest of it was not copied."""
+        """The column with a value in the last chunk that was not UTF-8. The rest of that chunk was not copied."""
 
     def copy(self, chunk: Chunk) -> int:
-        """Copies one chunk; all of it is durable when this returns its number of rows."""
+        """Copies one chunk. All of it is durable when this returns its number of rows."""
         blueprint, encoder = self._blueprints[chunk.table], self._encoders[chunk.table]
         now_ns, lsn = time.time_ns(), int(self._copied.stamp.commit_lsn)
 
@@ -166,7 +166,8 @@ class _InTime:
 
 
 class _Utf8Lines:
-    """Passes lines of COPY on up to the first one that is no UTF-8. No error: the session would not outlive it."""
+    """Passes COPY's lines on until the first that is not UTF-8. It raises nothing, because an error would end the
+    session."""
 
     def __init__(self, encoder: Encoder, write: Callable[[bytes], None]) -> None:
         self._encoder = encoder

@@ -1,4 +1,4 @@
-"""From a line of COPY's text format straight to a record: generated code for each table. Pure.
+"""Makes records straight from lines of COPY's text format, by code generated for each table. Pure.
 
 Source: PostgreSQL manual, COPY, "Text Format"; "Message Formats": each CopyData of the server is one row.
 """
@@ -20,7 +20,7 @@ _NULL: Final = b"\\N"
 
 
 class Frame(NamedTuple):
-    """What is the same for all records of a table in a snapshot, as bytes; `key` is None for a table without one."""
+    """What all records of a table in a snapshot have in common, as bytes. `key`: None for a table without one."""
 
     key: bytes | None
     before_row: bytes
@@ -29,10 +29,8 @@ class Frame(NamedTuple):
 
 class Outlet(NamedTuple):
     """Where records go. `produce` takes topic, value, key, partition, two Nones, a 0 and headers (confluent-kafka's
-    order) and raises BufferError when its queue is full: `patiently` then takes the first four and the headers.
-
-    `pause` is called after each `pause_bytes` of values.
-    """
+    order), and raises BufferError if its queue is full: then `patiently` takes the first four and the headers. `pause`
+    is called after each `pause_bytes` of values."""
 
     produce: Callable[..., object]
     patiently: Callable[..., object]
@@ -44,11 +42,11 @@ class Outlet(NamedTuple):
 
 
 Careful = Callable[[Cells], tuple[bytes | None, bytes]]
-"""Key and row, the careful way: with escapes, NULLs, and errors that name the column."""
+"""Key and row by the careful way: with escapes and NULLs, and errors that name the column."""
 
 
 class LineWriter(NamedTuple):
-    """`write` takes one line of COPY; `rows` says how many it took; `ends_with` is the `after_row` from then on."""
+    """`write` takes one line of COPY. `rows`: how many it took. `ends_with`: sets the `after_row` from then on."""
 
     write: Callable[[bytes], None]
     rows: Callable[[], int]
@@ -56,11 +54,11 @@ class LineWriter(NamedTuple):
 
 
 class MarkedLines:
-    """Writes lines of which the first and the last have another `after_row` than the others: one line waits for the
-    next. After finish() all are written."""
+    """Writes lines whose first and last have another `after_row` than the rest, so one line is always held back.
+    finish() writes it."""
 
     def __init__(self, writer: LineWriter, usual: bytes, first: bytes, last: bytes, only: bytes) -> None:
-        """`only` is that of a line that is both."""
+        """`only`: for a line that is both first and last."""
         self._writer = writer
         self._usual, self._last, self._only = usual, last, only
         self._held: bytes | None = None
@@ -79,16 +77,16 @@ class MarkedLines:
         self._put = self._writer.write
 
     def finish(self) -> None:
-        """Writes the line that waits, if there is one."""
+        """Writes the line that was held back, if any."""
         if self._held is not None:
             self._writer.ends_with(self._last if self._writer.rows() else self._only)
             self._writer.write(self._held)
 
 
 def line_writer(layout: RowLayout, frame: Frame, careful: Careful, outlet: Outlet) -> LineWriter:
-    """Compiles the way of a table's lines into Kafka: what a line costs decides how long a snapshot takes.
+    """Compiles the way of a table's lines into Kafka. The cost of a line decides how long a snapshot takes.
 
-    Lines without a backslash (no NULL, no escape) go the fast way; what fails there goes the careful way.
+    Lines without a backslash (no NULL, no escape) go the fast way. What fails there goes the careful way.
     """
     space: dict[str, Any] = {name: value for name, value in vars(encoders).items() if not name.startswith("_")}
     space |= {f"encode{index}": column.kind.encode for index, column in enumerate(layout.columns)}
@@ -145,7 +143,7 @@ def ends_with(after):
 
 
 def _items(layout: RowLayout, index: int, keyed: bool) -> list[str]:
-    """The parts of the row that a column is, as expressions; none for one that is left out."""
+    """Expressions for the parts of a row that a column makes; none if it is left out."""
     if layout.columns[index].skipped:
         return []
     if keyed and index in layout.key:

@@ -1,8 +1,7 @@
-"""Snapshots on demand, while streaming goes on: signals in the log queue them, chunks between two watermarks carry them
-out.
+"""Snapshots on demand, while streaming goes on: signals in the log queue them, chunks between two watermarks do them.
 
-A chunk's rows are written where its high mark lies in the log, without those that the stream saw changed since the low
-mark. Where it is, is part of the position, so that a start goes on from there.
+A chunk's rows are written at the place of its high mark in the log, without rows that the stream saw change since the
+low mark. The progress is part of the position, so a start continues from there.
 """
 
 from __future__ import annotations
@@ -52,8 +51,8 @@ _STATES: Final[Mapping[str, SnapshotStep]] = {
 
 
 class Window:
-    """What the stream saw since a low watermark: topics and keys. A chunk compares the rows of its keys, for their
-    schema may be another one: chunks are compiled from today's catalogue."""
+    """What the stream saw since a low watermark, as topics and keys. Chunks are compiled from today's catalogue and may
+    have another schema, so keys are compared by the rows they mean."""
 
     def __init__(self) -> None:
         self._changed: set[tuple[str, bytes]] = set()
@@ -81,7 +80,7 @@ class Window:
         return [row for row in chunk.rows if row[0] is None or row_of(row[0]) not in changed]
 
     def spoils(self, chunk: ChunkRows) -> str | None:
-        """Why the changes that the stream saw cannot replace the chunk's rows; None when they can."""
+        """Why the changes that the stream saw cannot replace the chunk's rows; None if they can."""
         rows = {chunk.table.encoder.row_of(key) for key, _ in chunk.rows if key is not None}
         if self._overflown:
             return "too much changed meanwhile"
@@ -95,18 +94,19 @@ class Window:
 
 
 def _rows(seen: Iterable[tuple[str, bytes]], chunk: ChunkRows) -> set[bytes]:
-    """Which rows of the chunk's table these topics and keys mean."""
+    """The rows of the chunk's table that these topics and keys mean."""
     topic, row_of = chunk.table.topic, chunk.table.encoder.row_of
     return {row_of(key) for where, key in seen if where == topic}
 
 
 class Incremental:
-    """Carries out the demand of one stream; `demand` is the position's part about it."""
+    """Does the demand of one stream. `demand`: the position's part about it."""
 
     def __init__(
         self, demand: Demand, read: Read, reader: str, own: OwnRecords, generation: int, unknown: frozenset[int]
     ) -> None:
-        """`unknown` are the transactions (xids) open at the start: an earlier run may have read their commits."""
+        """`unknown`: the transactions (xids) that were open at the start. An earlier run may have read their
+        commits."""
         self.demand = demand
         self.window: Window | None = None  # None: no chunk is open
         self._read = read
@@ -132,10 +132,10 @@ class Incremental:
         return news
 
     def step(self, now: float) -> list[Fields] | None:
-        """Asks for the next chunk when there is one to read and none is on its way.
+        """Asks for the next chunk if there is one to read and none is on its way. Returns notices to write, or None.
 
-        A table that cannot be read is left out, and nothing else is: the notices to write, else None. ParkedError when
-        its records are refused: then the caller says left_out(). One that cannot be read just now is tried again.
+        A table that cannot be read is left out, and the others go on. ParkedError if its records are refused: then the
+        caller calls left_out(). A table that cannot be read just now is tried again.
         """
         if self._chunk is None and self.demand.requests and not self.demand.paused and now >= self._not_before:
             request = self.demand.requests[0]
@@ -152,7 +152,7 @@ class Incremental:
         return None
 
     def _failed(self, error: BaseException, now: float) -> list[Fields] | None:
-        """Tries again after a passing error, later each time, while the stream goes on; see step()."""
+        """After a passing error, tries again, later each time, while the stream goes on; see step()."""
         if isinstance(error, SettingsError | DataError) and not isinstance(error, ParkedError):
             return self.left_out(error)
         if not isinstance(error, UnavailableError):
@@ -164,7 +164,7 @@ class Incremental:
         return None
 
     def left_out(self, error: OrdertapError) -> list[Fields]:
-        """Goes on without the table that is being read: the notices to write."""
+        """Goes on without the table that is being read. Returns the notices to write."""
         request, *rest = self.demand.requests
         (name, condition), *tables = request.tables
         log.error("table is left out of the snapshot", table=name, reason=error.message, next=error.hint)
@@ -179,10 +179,8 @@ class Incremental:
         return [self._notice(records.ABORTED, request)]
 
     def signal(self, signal: Signal, lsn: LSN, unparked: Iterable[str] = ()) -> list[Fields] | None:
-        """Takes a signal at its place in the log: the notices to write; None for one that was taken before.
-
-        `unparked` are tables that it asks for, and that were parked until now.
-        """
+        """Takes a signal at its place in the log. Returns the notices to write, None if it was taken before.
+        `unparked`: tables that it asks for, and that were parked until now."""
         demand = self.demand
         if signal.id == demand.signal:
             return None
@@ -195,17 +193,17 @@ class Incremental:
         elif signal.type == "stop-snapshot":
             notices = [notice for request in requests for notice in self._aborted(request)]
             requests = ()
-            self._chunk = self.window = None  # the marks of what is on its way mean nothing any more
+            self._chunk = self.window = None  # the marks that are on their way mean nothing any more
         paused = signal.type == "pause-snapshot" or (demand.paused and signal.type == "execute-snapshot")
         self.demand = Demand(requests, paused, signal.id)
         log.info("signal", type=signal.type, tables=list(signal.tables), snapshots=len(requests), paused=paused)
         return notices
 
     def unfilled(self, tables: Set[str], lsn: LSN) -> list[Fields]:
-        """Takes note of tables where a commit brought rows under a new key, without values that the log leaves out.
+        """Notes tables where a commit brought rows under a new key, without values that the log leaves out.
 
-        In the table that is being read, the new key may lie before what is left, the old one in it: no chunk would have
-        the values. The table is read once more, as a snapshot of its own: the notices to write.
+        In the table that is being read, the new key may lie before the rest to be read and the old key in it: no chunk
+        would have those values. So the table is read once more, as a snapshot of its own. Returns the notices to write.
         """
         requests = self.demand.requests
         if not requests or not requests[0].tables:
@@ -226,15 +224,14 @@ class Incremental:
             self.window.truncated.add(table)
 
     def altered(self, table: str) -> None:
-        """Notes a new Relation message: its keys may be encoded in another way than those of an open chunk."""
+        """Notes a new Relation message: keys after it may be encoded in another way than those of an open chunk."""
         if self.window is not None:
             self.window.altered.add(table)
 
     def mark(self, mark: Watermark, lsn: LSN) -> list[Fields] | None:
-        """Takes a mark at its place in the log; at the high one the chunk's records and the notices that it leads to.
-
-        None when there is nothing to write: the low mark, another reader's, or a chunk that has to be read again.
-        """
+        """Takes a watermark at its place in the log. At the high one, returns the chunk's records and the notices that
+        follow. None if there is nothing to write: the low mark, another reader's, or a chunk that has to be read
+        again."""
         if mark.reader != self._reader or mark.chunk != self._number or self._chunk is None:
             return None
         if mark.low:
@@ -278,7 +275,7 @@ class Incremental:
         """Whether the chunk may lack a commit that this run or an earlier one read before it."""
         hides = chunk.visibility.hides
         self._unknown = frozenset(filter(hides, self._unknown))
-        self._before = frozenset(filter(hides, self._before))  # what a chunk shows, later ones show, too
+        self._before = frozenset(filter(hides, self._before))  # later chunks show what this one shows
         return bool(self._unknown or self._before)
 
     def _take(self, chunk: ChunkRows, rows: Sequence[Row], lsn: LSN) -> list[Fields]:
@@ -316,7 +313,8 @@ class Incremental:
         return notices
 
     def _aborted(self, request: Request) -> list[Fields]:
-        """Gives up a request. The part of an initial snapshot that was done stays: readers wait for its end."""
+        """Gives up a request. If it was the rest of an initial snapshot, the part that was done stays: readers wait for
+        its end."""
         aborted = self._notice(records.ABORTED, request)
         if request.first is None:
             return [aborted]
@@ -328,9 +326,8 @@ class Incremental:
         self._news = self._news._replace(states=(*self._news.states, state))
 
     def _notice(self, step: str, request: Request, **more: Any) -> Fields:
-        """Readers judge what is gone by the signal's place, since later changes were not read again. A table that was
-        read by a condition is not named: its other rows are not gone.
-        """
+        """A notice. Readers judge what is gone as of the signal's place, because later changes were not read again. A
+        table that was read by a condition is not named, since its other rows are not gone."""
         whole = [name for name, condition in request.scope if condition is None]
         stamp = Stamp(self._generation, request.lsn, 0)
         if step in _STATES:
@@ -339,7 +336,7 @@ class Incremental:
         return self._own.snapshot(step, stamp, request.id, whole, time.time_ns() // 10**6, incremental=True, **more)
 
     def _first_completed(self, point: LSN, snapshot: str, rows: Mapping[str, int]) -> Fields:
-        """The initial snapshot is complete now that the remaining tables have come too."""
+        """The notice that the initial snapshot is complete, now that the remaining tables have come, too."""
         stamp = Stamp(self._generation, point, 0)
         self._tell(SnapshotState(snapshot, "completed", point, True, tuple(rows), rows))
         return self._own.snapshot(records.COMPLETED, stamp, snapshot, list(rows), time.time_ns() // 10**6, rows=rows)

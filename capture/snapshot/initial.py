@@ -1,7 +1,7 @@
 """The initial snapshot: a copy of the tables that fits the stream exactly.
 
-The tables are locked against rewrites once the slot is there: a rewrite would empty the exported snapshot silently. One
-that came between the two is seen, and the snapshot begins again.
+The tables are locked against rewrites once the slot exists, because a rewrite would silently empty the exported
+snapshot. If a rewrite came between the two, it is noticed, and the snapshot begins again.
 """
 
 from __future__ import annotations
@@ -45,14 +45,12 @@ _TOGETHER: Final = 0.5  # seconds
 
 
 class StoppedError(Exception):
-    """The process was asked to stop half-way. The next start goes on, or begins a new snapshot."""
+    """The process was asked to stop half-way. The next start continues, or begins a new snapshot."""
 
 
 class Source(NamedTuple):
-    """Where the snapshot reads, and where its processes write; their transactional ids begin with this one.
-
-    `selected` says of a table (schema.table) of the publication whether the settings mean it.
-    """
+    """Where the snapshot reads, and where its processes write; their transactional ids begin with this one. `selected`:
+    whether the settings include a table (schema.table) of the publication."""
 
     server: Server
     replication: Replication
@@ -64,7 +62,7 @@ class Source(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A table of the snapshot."""
+    """One table of the snapshot."""
 
     name: str
     blueprint: Blueprint
@@ -140,7 +138,7 @@ def begin_without_data(
 
 
 def announce_without_data(own: OwnRecords, position: Position, committed: PositionWriter) -> None:
-    """Writes a first position. Readers wait for a first copy, so it tells them that an empty one is complete."""
+    """Writes a first position, and tells readers, who wait for a first copy, that an empty one is complete."""
     stamp = Stamp(position.generation, position.end_lsn, 0)
     done = own.snapshot(records.COMPLETED, stamp, str(uuid.uuid4()), [], time.time_ns() // 10**6, rows={})
     committed.write([done], position, (commits.SnapshotState(NOT_COPIED, "completed", position.end_lsn, True, (), {}),))
@@ -166,7 +164,7 @@ def _parts(reader: Connection, compiled: Sequence[tuple[Published, Table]], opti
 
 
 def chosen(published: Sequence[Published], options: SnapshotOptions) -> list[Published]:
-    """The tables that are read; SettingsError when one that the settings name is not captured."""
+    """The tables to read. SettingsError if one that the settings name is not captured."""
     names = [table.relation.table for table in published]
     missing = sorted([*unmatched(options.included, names), *(options.overrides.keys() - set(names))])
     if missing:
@@ -179,8 +177,8 @@ def chosen(published: Sequence[Published], options: SnapshotOptions) -> list[Pub
 
 
 def cost(connection: Connection, published: Sequence[Published], options: SnapshotOptions) -> str:
-    """What a new snapshot reads, for people. It is said beside a loss: no error of its own, as of a table that somebody
-    has locked, takes that one's place."""
+    """For people: what a new snapshot would read. It is part of the message about a loss, so an error here (a table
+    that somebody has locked) must not replace that message."""
     if options.mode == "no_data":
         return "no table is read again (snapshot_mode no_data)"
     try:
@@ -197,7 +195,7 @@ def _hold_unchanged(
     published: Sequence[Published],
     exported: str,
 ) -> None:
-    """Takes the locks; UnavailableError when a table was altered, rewritten or published until then, or is not free."""
+    """Takes the locks. UnavailableError if a table was altered, rewritten or published meanwhile, or is not free."""
     oids = [table.relation.oid for table in published]
     before = storage_at(holder, oids, exported)
     hold(holder, locks)
@@ -213,7 +211,7 @@ def _hold_unchanged(
 
 
 def _worker_ids(transactional_id: str, threads: int, parts: Sequence[_Part]) -> list[str]:
-    """The id of each process that copies: no more than there are chunks."""
+    """The id of each process that copies, at most one per chunk."""
     return worker_ids(transactional_id, max(1, min(threads, sum(len(part.plan.chunks) for part in parts))))
 
 
@@ -223,7 +221,7 @@ def _setups(source: Source, locks: Locks, exported: str, ids: Sequence[str], tim
 
 
 class _Run:
-    """One snapshot from its consistent point to its end: notices, progress, and the position with each table."""
+    """One snapshot from its consistent point to its end: notices, progress, and the position after each table."""
 
     def __init__(
         self,
@@ -234,7 +232,7 @@ class _Run:
         position: Position,
         holder: Connection,
     ) -> None:
-        """`tables` are told of one that is parked on the way."""
+        """`tables`: told when a table is parked on the way."""
         assert position.snapshot is not None  # noqa: S101  the caller's condition
         self._parts = parts
         self._names = [part.name for part in parts]
@@ -250,7 +248,7 @@ class _Run:
         self._stamp = Stamp(position.generation, position.end_lsn, 0)
 
     def begin(self) -> None:
-        """Announces it."""
+        """Announces the snapshot."""
         point = str(self._position.end_lsn)
         log.info("snapshot begins", snapshot=self._state.id, tables=len(self._names), consistent_point=point)
         self._write(self._notice(records.STARTED), states=self._told("running", {}))
@@ -282,7 +280,7 @@ class _Run:
         self._note_done(at_once=True)
 
     def complete(self) -> Position:
-        """Announces the end; the position to stream from."""
+        """Announces the end. Returns the position to stream from."""
         self._check_lock()
         rows = {name: rows for name, rows in self._progress.rows.items() if name in self._read}
         self._state = self._state._replace(state="completed", tables_done={}, workers=0)
@@ -295,7 +293,7 @@ class _Run:
         return [name for name in self._names if name not in self._tables.parked]
 
     def _park(self, name: str, column: str) -> None:
-        """The others go on. Its rows so far are in Kafka, and the snapshot does not answer for them."""
+        """Parks a table; the others go on. Its rows so far are in Kafka, and the snapshot does not vouch for them."""
         if name not in self._tables.parked:
             self._tables.park(not_utf8(name, column))
         self._position = self._position._replace(parked=tuple(sorted(self._tables.parked)))
@@ -307,7 +305,8 @@ class _Run:
         self._note_done()
 
     def _note_done(self, at_once: bool = False) -> None:
-        """Notes the tables that are done, a moment's together: thousands of small ones are as many transactions."""
+        """Notes finished tables, those of a moment together: one by one, thousands of small tables would be as many
+        transactions."""
         now = time.monotonic()
         if not self._done or not (at_once or now - self._noted > _TOGETHER):
             return
@@ -319,7 +318,7 @@ class _Run:
         self._done.clear()
 
     def _check_lock(self) -> None:
-        """Raises when the lock is lost: a table may then have been rewritten, and read as empty."""
+        """Raises if the lock is lost: a table may then have been rewritten, and read as empty."""
         with database_errors("the lock on the tables was lost during the snapshot"), self._holder.cursor() as cursor:
             cursor.execute("SELECT 1")
 

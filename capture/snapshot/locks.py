@@ -1,7 +1,7 @@
 """Sessions of a snapshot that hold its tables, so that nobody rewrites one while it is read.
 
-They take their locks only once the slot is there. It waits for transactions that are open; one of them may wait behind
-a TRUNCATE that waits for a lock of ours: the shop would stand still, and the server would not see the deadlock.
+They take their locks only once the slot exists. Making the slot waits for open transactions, and one of them may wait
+behind a TRUNCATE that waits for a lock of ours. The shop would stand still, and the server would not see the deadlock.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _STORAGE: Final = """
 
 
 class Locks(NamedTuple):
-    """The statement that takes the locks, and how long to wait for one of them."""
+    """The statement that takes the locks, and how long to wait for each."""
 
     statement: sql.Composable
     timeout_ms: int
 
 
 def locks_of(published: Sequence[Published], timeout_ms: int) -> Locks:
-    """On all of these tables."""
+    """Locks on all of these tables."""
     return Locks(statement(*published), timeout_ms)
 
 
 def statement(*published: Published) -> sql.Composable:
-    """Holds tables without those that inherit from them, partitioned ones with their partitions; all at once, for one
-    after another is a round to the server for each."""
+    """Locks tables without those that inherit from them, and partitioned ones with their partitions. All at once,
+    because each statement would be a round trip."""
     return sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(map(_target, published)))
 
 
@@ -48,9 +48,7 @@ def _target(published: Published) -> sql.Composable:
 
 def hold(connection: Connection, locks: Locks) -> None:
     """Takes ACCESS SHARE on the tables in a transaction that stays open; close the connection to let go.
-
-    UnavailableError when a schema change keeps one of them too long. Source: PostgreSQL manual, "Explicit Locking".
-    """
+    UnavailableError if a schema change keeps one of them too long. Source: PostgreSQL manual, "Explicit Locking"."""
     with database_errors(_LOCKING), connection.cursor() as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, false)", [str(locks.timeout_ms)])
         cursor.execute("BEGIN")
@@ -58,10 +56,10 @@ def hold(connection: Connection, locks: Locks) -> None:
 
 
 def reader_at(server: Server, locks: Locks, exported: str) -> Connection:
-    """A connection that sees the exported snapshot and has the same locks, beside the one that holds them.
+    """A connection that sees the exported snapshot and has the same locks as the holder.
 
-    It does not wait for them: who keeps them from it waits for that one. Every later look at a table that it had not
-    locked would wait behind a TRUNCATE, and each of us for the other. UnavailableError as hold().
+    It does not wait for its locks: whoever keeps it from them waits for the holder. If it did not lock a table now, a
+    later look at it would wait behind a TRUNCATE, which waits for the holder. UnavailableError as in hold().
     """
     connection = server.connect()
     try:
@@ -75,11 +73,9 @@ def reader_at(server: Server, locks: Locks, exported: str) -> Connection:
 
 
 def storage_at(connection: Connection, oids: Sequence[int], exported: str | None = None) -> dict[int, int]:
-    """The file of each table and of what inherits from it, as the exported snapshot shows it; without one, as it is.
-
-    Another file is a rewrite, and what is read at an older snapshot then may be nothing. Source: PostgreSQL manual,
-    "pg_class" (relfilenode), and "Caveats" of "Concurrency Control".
-    """
+    """The file of each table and of what inherits from it, as the exported snapshot shows it; without one, as it is
+    now. Another file means a rewrite, and an older snapshot may then read nothing. Source: PostgreSQL manual,
+    "pg_class" (relfilenode), and "Caveats" of "Concurrency Control"."""
     with database_errors("looking for rewritten tables"), connection.cursor() as cursor:
         if exported is not None:
             _see(cursor, exported)
@@ -91,7 +87,7 @@ def storage_at(connection: Connection, oids: Sequence[int], exported: str | None
 
 
 def _see(cursor: Cursor, exported: str) -> None:
-    """From here on the session sees the exported snapshot."""
+    """Makes the session see the exported snapshot."""
     cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
         cursor.execute("SET TRANSACTION SNAPSHOT %s", [exported])

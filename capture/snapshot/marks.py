@@ -1,6 +1,6 @@
-"""What `source.snapshot` says of a row's place in a first snapshot, with Debezium's words. Pure.
+"""The `source.snapshot` of rows in a first snapshot, in Debezium's words. Pure.
 
-It is said where it is certain when the row is written: nobody waits for another's rows.
+A mark is given only if it is certain when the row is written: no row waits for another.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _STRONGEST_FIRST: Final[Sequence[Mark]] = (
 
 
 class Marks(NamedTuple):
-    """Of a chunk's first row and its last; all between have `true`."""
+    """The marks of a chunk's first and last row. The rows between have `true`."""
 
     first: Mark = "true"
     last: Mark = "true"
 
     @property
     def only(self) -> Mark:
-        """Of a row that is both."""
+        """The mark of a row that is both first and last."""
         return min(self, key=_STRONGEST_FIRST.index)
 
 
@@ -30,10 +30,11 @@ NO_MARKS: Final = Marks()
 
 
 def marks(tables: Sequence[int], in_order: bool) -> list[Marks]:
-    """Of each chunk; `tables` are the numbers of their tables. `in_order`: each is read when the one before it is done.
+    """The marks of each chunk. `tables`: the number of each chunk's table. `in_order`: chunks are read one after the
+    other.
 
-    Else a table of several chunks has no mark, for which of its rows is written first is left open; and no row is the
-    first or the last of all, as in Debezium with several threads.
+    If not, a table with several chunks has no marks, because any of its rows may be written first; and no row is the
+    first or the last of all. Debezium does the same with several threads.
     """
     made = []
     for at, table in enumerate(tables):

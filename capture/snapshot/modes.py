@@ -17,11 +17,8 @@ Step = Literal["snapshot", "stream", "end"]
 
 
 class SnapshotOptions(NamedTuple):
-    """What the settings say of the initial snapshot.
-
-    `included` means the tables (schema.table) that it reads, empty: all that are captured. `overrides` are SELECTs that
-    it reads in place of whole tables. `threads` are processes.
-    """
+    """The settings of the initial snapshot. `included`: matches tables (schema.table) to read; empty: all captured
+    ones. `overrides`: SELECTs to read in place of whole tables. `threads`: processes."""
 
     mode: Mode
     threads: int
@@ -33,14 +30,14 @@ class SnapshotOptions(NamedTuple):
 def next_step(mode: Mode, position: Position | None, problem: SettingsError | None, taken: bool) -> Step:
     """What this start does: take a snapshot (no_data: only make the slot), stream from its position, or end.
 
-    `problem` says why the position cannot be streamed from; it is raised unless the mode mends it with a new snapshot,
-    and always where that would drop another reader's slot. `taken`: this process has taken a snapshot already.
+    `problem`: why the position cannot be streamed from. It is raised unless the mode mends it with a new snapshot, and
+    always if that would drop another reader's slot. `taken`: this process has taken a snapshot already.
     """
     if isinstance(problem, NotOursError):
         raise problem
     if position is None or unfinished(position):
         return "snapshot"
-    if mode == "initial_only":  # what is left of a snapshot is only read while streaming
+    if mode == "initial_only":  # the rest of a snapshot is only read while streaming
         return "snapshot" if any(request.first for request in position.demand.requests) else "end"
     if mode == "always" and not taken:
         return "snapshot"

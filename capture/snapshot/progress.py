@@ -1,4 +1,4 @@
-"""How far a snapshot is: metrics, a bar for a person at a terminal, lines in the log for everybody else."""
+"""The progress of a snapshot: metrics, a bar on a terminal, and log lines everywhere else."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _SAY_EVERY: Final = 5.0
 
 
 class Progress:
-    """A context for one snapshot. Rows are guesses until a table is done; None where nobody knows."""
+    """A context for one snapshot. Rows are estimates until a table is done; None if unknown."""
 
     def __init__(self, expected: dict[str, int | None]) -> None:
-        """`expected` has all tables."""
+        """`expected`: all tables."""
         self._expected = dict(expected)
         self._rows = dict.fromkeys(expected, 0)
         self._done: set[str] = set()
@@ -57,7 +57,8 @@ class Progress:
         SNAPSHOT_TABLES_LEFT.set(0)
 
     def copied(self, table: str, rows: int, part: float = 0.0) -> None:
-        """Rows of a table are durable; `part` of it is done now, which tells more than the guess (0: not known)."""
+        """Notes rows of a table that are durable. `part`: how much of the table is done, which is better than the
+        estimate (0: unknown)."""
         self._rows[table] += rows
         if part and self._rows[table]:
             self._expected[table] = round(self._rows[table] / part)
@@ -68,7 +69,7 @@ class Progress:
             log.info("snapshot goes on", **self.figures())
 
     def table_done(self, table: str) -> None:
-        """All of a table is durable."""
+        """Notes that all of a table is durable."""
         self._done.add(table)
         self._publish()
         log.info("table copied", table=table, rows=self._rows[table])
@@ -85,7 +86,7 @@ class Progress:
         }
 
     def rows_left(self) -> int | None:
-        """About how many rows are still to come; None when a table that is not done has no figures."""
+        """About how many rows are still to come; None if that is unknown for an unfinished table."""
         left = 0
         for table in self._expected.keys() - self._done:
             expected = self._expected[table]
@@ -100,7 +101,7 @@ class Progress:
         return dict(self._rows)
 
     def _told(self) -> str:
-        """What a person wants to know, and nothing that is not known."""
+        """What a person wants to know, as far as it is known."""
         rows, passed, left = sum(self._rows.values()), time.monotonic() - self._began, self.rows_left()
         told = [f"{len(self._done)} of {len(self._expected)} tables", f"{rows:,} rows"]
         if rows and passed > 0:
@@ -121,7 +122,7 @@ class Progress:
 
 
 class _Above(io.TextIOBase):
-    """Log lines go above the bar as they are: what is written to rich's stderr is broken at the terminal's width."""
+    """Puts log lines above the bar unchanged: rich would break what goes to its stderr at the terminal's width."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -134,7 +135,7 @@ class _Above(io.TextIOBase):
 
 
 def _move_log(old: TextIO | _Above, new: TextIO | _Above) -> None:
-    """Log lines that went to one stream go to the other."""
+    """Sends log lines of one stream to the other."""
     for output in logging.getLogger().handlers:
         if isinstance(output, logging.StreamHandler) and output.stream is old:
             output.setStream(new)

@@ -1,6 +1,6 @@
-"""A worker process of the snapshot: `python -m capture.snapshot.worker FD`, started by capture.snapshot.workers alone.
+"""A worker process of the snapshot: `python -m capture.snapshot.worker FD`, started only by capture.snapshot.workers.
 
-It ends when its parent is gone: the socket that it takes chunks from is then closed.
+It ends when its parent is gone, because the socket that brings its chunks is closed then.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from schemas.model.errors import OrdertapError
 
 
 def work(connection: Connection, inbox: SimpleQueue[Any]) -> None:
-    """Takes a Setup, a Begin, then chunks; answers Ready, then Done or Failed. Ends when nobody takes its answers."""
+    """Takes a Setup, a Begin, then chunks. Answers Ready, then Done or Failed. Ends when nobody takes its answers."""
     with suppress(ConnectionError):  # the parent was killed
         try:
             _copy(connection, inbox)
@@ -42,7 +42,7 @@ def _copy(connection: Connection, inbox: SimpleQueue[Any]) -> None:
 
 
 def _listen(connection: Connection, inbox: SimpleQueue[Any]) -> None:
-    """Puts what the parent says into the inbox; ends the process at once when the parent is gone."""
+    """Puts messages of the parent into the inbox. Ends the process at once when the parent is gone."""
     try:
         while True:
             inbox.put(connection.recv())
@@ -51,7 +51,7 @@ def _listen(connection: Connection, inbox: SimpleQueue[Any]) -> None:
 
 
 def main() -> None:
-    """Ctrl-C and SIGTERM reach the whole group; when to stop is the parent's decision."""
+    """Ignores Ctrl-C and SIGTERM, which reach the whole group: the parent decides when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     connection = Connection(int(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""The snapshot's worker processes, seen from their parent: started, given chunks, ended."""
+"""The snapshot's worker processes, as their parent sees them: started, given chunks, ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from schemas.model.errors import OrdertapError, UnavailableError
 
 _START_SECONDS: Final = 60.0
 _QUEUE_KILOBYTES: Final = 32_768
-"""Of records in a worker that Kafka has not taken yet; librdkafka's default is no bound for memory."""
+"""How many kB of records may wait for Kafka in one worker. librdkafka's default would not bound memory."""
 
 
 class Setup(NamedTuple):
@@ -42,7 +42,7 @@ class Setup(NamedTuple):
         return Cluster(self.bootstrap_servers, {"queue.buffering.max.kbytes": queue, **self.kafka})
 
     def producer(self) -> TransactionalProducer:
-        """The worker's own; making it fences older ones."""
+        """The worker's own producer. Making it fences older ones."""
         return TransactionalProducer(self.cluster(), self.transactional_id)
 
 
@@ -58,10 +58,8 @@ class Begin(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A chunk (its number) is durable in Kafka, with so many rows, and what was noted: (table, column, what).
-
-    `refused` names a column whose value was no UTF-8: what came after it is missing.
-    """
+    """A chunk (its number) is durable in Kafka, with this many rows and notes (table, column, what). `refused`: the
+    column with a value that was not UTF-8; the rows after it are missing."""
 
     number: int
     rows: int
@@ -78,15 +76,13 @@ class Failed(NamedTuple):
 
 
 def worker_ids(transactional_id: str, count: int) -> list[str]:
-    """The transactional ids of the workers beside a producer of that one."""
+    """The transactional ids of the workers that go with this producer's."""
     return [f"{transactional_id}-snapshot-{number}" for number in range(1, count + 1)]
 
 
 def fence(cluster: Cluster, transactional_id: str, count: int, timeout: float = 30.0) -> list[TransactionalProducer]:
-    """Aborts what workers of a snapshot that was given up have open, and shuts out those that still live somewhere.
-
-    Returns the producers that did it, in the workers' stead.
-    """
+    """Aborts what workers of an abandoned snapshot have open, and shuts out those that still live somewhere. Returns
+    the producers that did it, in the workers' stead."""
     return [TransactionalProducer(cluster, worker, timeout) for worker in worker_ids(transactional_id, count)]
 
 
@@ -128,10 +124,10 @@ class _Worker:
 
 
 class OwnProcess:
-    """The same without workers, for a small snapshot: this process copies."""
+    """The same interface without workers, for a small snapshot: this process copies."""
 
     in_order: Final = True
-    """Whether a chunk is read when the one before it is done."""
+    """Whether chunks are read one after the other."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -145,7 +141,7 @@ class OwnProcess:
             self._reader.close()
 
     def await_ready(self, stopping: Callable[[], object]) -> None:
-        """As Workers."""
+        """See Workers."""
         self._producer = self._setup.producer()
         self._reader = reader_at(self._setup.server, self._setup.locks, self._setup.exported)
         stopping()
@@ -153,7 +149,7 @@ class OwnProcess:
     def copy(
         self, blueprints: Sequence[Blueprint], copied: Copied, chunks: Sequence[Chunk], stopping: Callable[[], object]
     ) -> Iterator[tuple[Chunk, int, str | None]]:
-        """As Workers."""
+        """See Workers."""
         assert self._reader is not None  # noqa: S101  await_ready() came before
         copier = Copier(self._reader, self._producer, self._setup.timeout, blueprints, copied, stopping)
         for chunk in chunks:
@@ -164,7 +160,7 @@ class OwnProcess:
 
 
 class Workers:
-    """A context: the processes end with it."""
+    """A context manager; the processes end with it."""
 
     in_order: Final = False
 
@@ -182,7 +178,8 @@ class Workers:
             worker.end()
 
     def await_ready(self, stopping: Callable[[], object]) -> None:
-        """Waits until all see the snapshot and hold the tables; `stopping` is called meanwhile and may raise."""
+        """Waits until all workers see the snapshot and hold the tables. `stopping` is called meanwhile and may
+        raise."""
         deadline = time.monotonic() + _START_SECONDS
         waiting = list(self._workers)
         while waiting:
@@ -196,10 +193,8 @@ class Workers:
     def copy(
         self, blueprints: Sequence[Blueprint], copied: Copied, chunks: Sequence[Chunk], stopping: Callable[[], object]
     ) -> Iterator[tuple[Chunk, int, str | None]]:
-        """Copies all chunks; yields each once it is durable, with its rows and what was refused (see Done).
-
-        Errors of any worker are raised.
-        """
+        """Copies all chunks. Yields each once it is durable, with its rows and what was refused (see Done). Raises
+        errors of any worker."""
         numbers = iter(range(len(chunks)))
         busy: list[_Worker] = []
 

@@ -34,7 +34,7 @@ FREE_SHIPPING_FROM = Decimal(60)
 
 
 class Checkout:
-    """Places orders. A buyer comes again only after his first order was committed (`committed`)."""
+    """Places orders. Buyers come again only after their first order was committed (`committed`)."""
 
     def __init__(self, chance: random.Random) -> None:
         self._random = chance

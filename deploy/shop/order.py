@@ -26,7 +26,7 @@ class Line(NamedTuple):
 
 
 class Left(NamedTuple):
-    """What is left of a sold line: pieces that the buyer still has, and what he paid for them and was not refunded."""
+    """What is left of a sold line: pieces that the buyer still has, and what was paid for them and not refunded."""
 
     line: int
     quantity: int

@@ -192,7 +192,7 @@ class Simulator:
 
 
 def _two_thirds(returns: list[int]) -> int:
-    """Of one that is alone: one."""
+    """Two thirds of the returns, rounded up."""
     return (2 * len(returns) + 2) // 3
 
 

@@ -1,1 +1,1 @@
-"""A real Tryton for the demo and the tests: its environment and data are made once and kept, its server is a part."""
+"""A real Tryton for the demo and the tests. Its environment and data are made once and kept; its server is a part."""

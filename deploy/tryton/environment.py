@@ -1,4 +1,4 @@
-"""Tryton's own Python environment, and a dump of a company's data in it: made once, kept in the cache folder."""
+"""Tryton's own Python environment and a dump of a company's data. Both are made once and kept in the cache folder."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ _UNUSED = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Environment:
-    """A folder with Python and Tryton in it (`venv`), and a file with a company's data."""
+    """A folder with Python and Tryton in it (`venv`), and the dump of a company's data."""
 
     folder: Path
     dump: Path
 
     def program(self, name: str) -> str:
-        """One of Tryton's programs, or its Python."""
+        """Path of one of Tryton's programs, or of its Python."""
         return str(self.folder / "venv/bin" / name)
 
     def restore(self, postgres: Postgres, database: str, dump: Path | None = None) -> None:
-        """Makes a database with the company's data, or with those of another dump."""
+        """Makes a database from the company's data, or from another dump."""
         postgres.create_database(database)
         data = dump or self.dump
-        data.touch()  # it is in use: `keep` deletes others
+        data.touch()  # marks it as used: `keep` deletes others
         _run(
             "restoring Tryton's data",
             [str(postgres.bin / "pg_restore"), "-d", postgres.dsn(database), "--no-owner", str(data)],
@@ -54,13 +54,13 @@ class Environment:
         postgres.psql("ANALYZE", database)
 
     def later(self, postgres: Postgres, *made_by: str) -> Path:
-        """Where a dump is kept of what comes after the company's data by these pieces of code. Only a server of the
-        same version reads it for certain."""
+        """Path of the dump that this code makes on top of the company's data. Only a server of the same version is sure
+        to read it."""
         return self.dump.with_name(f"{self.dump.name}-{_fingerprint(*made_by)}-{postgres.version}")
 
     def keep(self, postgres: Postgres, database: str, dump: Path) -> None:
-        """Makes a dump of a database that is at rest; of several who do that at once one is kept. Deletes those that
-        nobody has used for a month: of other code, and of processes that were killed meanwhile."""
+        """Dumps a database that is at rest. If several processes do this at once, one dump is kept. Dumps that nobody
+        has used for a month are deleted: those of other code, and what killed processes left behind."""
         clear(dump.parent)
         part = dump.with_name(f"{dump.name}.{os.getpid()}")
         _run("Tryton's dump", [str(postgres.bin / "pg_dump"), "-Fc", "-f", str(part), postgres.dsn(database)])
@@ -68,10 +68,10 @@ class Environment:
 
 
 def environment(say: Callable[[str], None] = print) -> Environment:
-    """The one in the cache folder, made if it is not there; PartError where it cannot be made.
+    """The environment in the cache folder, made if it is missing; PartError if that fails.
 
-    Other packages are another folder; other data, or those of another year, for which accounts are not open, another
-    dump.
+    Other packages get a folder of their own. Other data get a dump of their own, and so does each year, because
+    accounts are open for one year.
     """
     folder = cache_folder() / "erp" / f"tryton-{_fingerprint(*PACKAGES, sys.version)}"
     folder.parent.mkdir(exist_ok=True)
@@ -97,7 +97,7 @@ def clear(folder: Path) -> None:
 
 
 def write_settings(folder: Path, postgres: Postgres) -> Path:
-    """trytond's settings file: its databases are in this server, and buttons do their work at once."""
+    """Writes trytond's settings file: its databases are on this server, and buttons do their work at once."""
     file = folder / "trytond.conf"
     file.write_text(
         f"[database]\nuri = postgresql://postgres@127.0.0.1:{postgres.port}/\nlanguage = en\n[queue]\nworker = False\n"
@@ -118,8 +118,8 @@ def _install(folder: Path) -> None:
 
 
 def _make_dump(found: Environment) -> None:
-    """In a server of its own. One call of `trytond-admin` is one transaction: without the statistics in between,
-    PostgreSQL takes about a second for each of its look-ups."""
+    """Makes the dump on a server of its own. One call of `trytond-admin` is one transaction. Without ANALYZE in
+    between, PostgreSQL takes about a second for each look-up in it."""
     with tempfile.TemporaryDirectory(prefix="ordertap-tryton-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -140,7 +140,7 @@ def _make_dump(found: Environment) -> None:
 
 
 def _run(what: str, command: list[str], step: str = "see above", **variables: str) -> None:
-    """Runs a program to its end; PartError with the last it said."""
+    """Runs a program to its end. PartError with its last lines if it fails."""
     ended = subprocess.run(
         command,
         env=os.environ | variables,

@@ -1,6 +1,6 @@
-"""What a shop sells, in Tryton: each item in the category of its own tax rate.
+"""A shop's items in Tryton, each in the category of its tax rate.
 
-Tryton asks whoever posts a line of another rate than its item's.
+If a line has another rate than its item, Tryton asks whoever posts the invoice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Item = tuple[str, str, Decimal | int]
 
 
 def make_items(admin: Screen, items: Collection[Item]) -> None:
-    """Goods that may be sold. The categories are those of provision.py."""
+    """Makes salable goods, in the categories of provision.py."""
     (unit,) = admin.rows("product.uom", [["name", "=", "Unit"]])
     categories = {row["name"]: row["id"] for row in admin.rows("product.category", [], "name")}
     common = {

@@ -1,6 +1,7 @@
-"""The data of a small company in a new Tryton: accounts, taxes, items, users. What a web shop needs is of `sink init`.
+"""Fills a new Tryton with the data of a small company: accounts, taxes, items, users. What a web shop needs comes from
+`sink init`.
 
-It is run by Tryton's own Python, once, in the process of its server (proteus): `provision.py URL SETTINGS`.
+Tryton's own Python runs it once, in the process of the server (proteus): `provision.py URL SETTINGS`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ MODULES = (
     "sale", "account_invoice_stock", "product_price_list", "product_price_list_dates", "sale_price_list",
     "sale_discount", "web_shop", "sale_complaint", "sale_amendment",
 )  # fmt: skip
-# Of a server that listens on this machine alone.
+# The server listens on this machine only.
 ADMIN, ADMIN_PASSWORD = "admin", "admin-Pass-1"
 API, API_PASSWORD = "ordertap", "Ordertap-Pass-1"
 CLERK, CLERK_PASSWORD = "clerk", "Clerk-Pass-12"
@@ -45,7 +46,7 @@ class Provision:
         self._config = config.set_trytond(url, user=ADMIN, config_file=settings)
 
     def everything(self) -> None:
-        """In the order in which one thing needs another."""
+        """Makes everything, in the order in which one thing needs another."""
         for item in self.get("ir.module.config_wizard.item").find([("state", "!=", "done")]):
             item.state = "done"
             item.save()
@@ -94,7 +95,7 @@ class Provision:
         method.save()
 
     def _tax(self, rate: str) -> Any:
-        """A tax of so many percent."""
+        """A tax with this rate in percent."""
         from trytond.modules.account.tests.tools import create_tax
 
         tax = create_tax(Decimal(rate) / 100, self._owner)
@@ -103,7 +104,7 @@ class Provision:
         return tax
 
     def _category(self, name: str, tax: Any) -> Any:
-        """Products have their taxes by their accounting category."""
+        """An accounting category, by which products have their taxes."""
         category = self.get("product.category")(name=name, accounting=True)
         category.account_expense, category.account_revenue = self._account["expense"], self._account["revenue"]
         category.customer_taxes.append(tax)

@@ -1,4 +1,4 @@
-"""What a person's client sends to Tryton's server: for the demo, and for a clerk in the tests."""
+"""Does what a person's client does at Tryton's server: for the demo, and for the clerk in the tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RefusedError(Exception):
 
 
 class Screen:
-    """One person's client. Models and buttons by name, as `screen("sale.sale", "quote", [7])`."""
+    """One person's client. Calls name the model and the button: `screen("sale.sale", "quote", [7])`."""
 
     def __init__(self, url: str, database: str, user: str, password: str) -> None:
         self._path = f"{url}/{database}/rpc/"
@@ -29,17 +29,17 @@ class Screen:
         return self._send(f"model.{model}.{method}", [*args, self._context])
 
     def rows(self, model: str, domain: Sequence[Any], *names: str) -> list[dict[str, Any]]:
-        """Those that are in the domain."""
+        """The rows that meet a domain, by rising ids."""
         found: list[dict[str, Any]] = self(model, "search_read", domain, 0, None, [["id", "ASC"]], [*names])
         return found
 
     def row(self, model: str, number: int, *names: str) -> dict[str, Any]:
-        """One by its id."""
+        """One row by its id."""
         (found,) = self(model, "read", [number], [*names])
         return dict(found)
 
     def wizard(self, name: str, pages: Sequence[tuple[str, Any]], model: str, number: int) -> Any:
-        """Goes through a wizard on one record: pages are (its state, what the page before it has)."""
+        """Goes through a wizard on one record. pages: the state to go to, and the values of the page before it."""
         context = {**self._context, "active_model": model, "active_id": number, "active_ids": [number]}
         session, *_ = self._send(f"wizard.{name}.create", [context])
         answer = [self._send(f"wizard.{name}.execute", [session, data, state, context]) for state, data in pages][-1]

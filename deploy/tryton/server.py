@@ -1,4 +1,4 @@
-"""Tryton's server as a part: JSON-RPC on a free port, on a database of its own."""
+"""Tryton's server as a part: JSON-RPC on a free port, with a database of its own."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from sink.erp.tryton.settings import TrytonSettings
 from sink.erp.tryton.setup import TrytonSetup
 
 _INIT = (Path(__file__), *(Path(str(one.__file__)) for one in (setup, catalogue, tryton_settings, provision)))
-"""What decides on what `_init` makes: its dump is made anew when one of them changes."""
+"""The files that decide what `_init` makes. If one of them changes, the dump is made anew."""
 
 
 class Tryton(Part):
-    """A Tryton 8.2 with the data of provision.py, in a database of this PostgreSQL server. `web_shop`: and with what
-    `sink init` makes, which is kept as well.
+    """A Tryton 8.2 with the data of provision.py, in a database of this PostgreSQL server. With `web_shop` it also has
+    what `sink init` makes, which is kept as well.
 
-    A call that waits for a row lock is ended by the database after `LOCK_SECONDS`, and given again by the server up to
-    five times: so long after it a call may still take effect (`settles_within`).
+    The database ends a call that waits longer than `LOCK_SECONDS` for a row lock, and Tryton tries it up to five times
+    more. So a call may take effect until `settles_within` seconds later.
     """
 
     name = "Tryton"
@@ -61,7 +61,7 @@ class Tryton(Part):
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """The first time with new data; after a stop or kill on those that are there."""
+        """Starts with new data the first time; after a stop or kill, with the data that is there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._environment is not None:
             super().start()
@@ -86,7 +86,7 @@ class Tryton(Part):
         }  # fmt: skip
 
     def _init(self) -> None:
-        """As a person does with `sink init` and an administrator's log-in."""
+        """Does what a person does with `sink init` and an administrator's log-in."""
         admin = {"user": provision.ADMIN, "password": provision.ADMIN_PASSWORD}
         settings = TrytonSettings.model_validate(self.settings() | admin)
         with closing(TrytonSetup(settings, Sells(price_lists=provision.PRICE_LISTS))) as setup:

@@ -1,4 +1,4 @@
-"""A change as it travels through Kafka: its order (Stamp), and its headers."""
+"""A change on its way through Kafka: its order (Stamp) and its headers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OLD_KEY_HEADER: Final = "__debezium.oldkey"
 _SNAPSHOT: Final = b"snapshot:"
 
 UNAVAILABLE: Final = "__debezium_unavailable_value"
-"""What stands in a record for a TOAST value that PostgreSQL did not send, where the type can hold it."""
+"""Stands in a record for a TOAST value that PostgreSQL did not send, if the type can hold it."""
 
 
 class Unchanged(enum.Enum):
@@ -28,7 +28,7 @@ class Unchanged(enum.Enum):
 
 
 UNCHANGED: Final = Unchanged.UNCHANGED
-"""A TOAST value that an update left alone and that the log does not carry; never the same as None (NULL)."""
+"""A TOAST value that an update left alone and that the log does not carry. Not the same as None (NULL)."""
 
 Cell: TypeAlias = bytes | Literal[Unchanged.UNCHANGED] | None
 Cells: TypeAlias = Sequence[Cell]
@@ -36,10 +36,12 @@ Cells: TypeAlias = Sequence[Cell]
 
 
 class Stamp(NamedTuple):
-    """The order of all changes. The generation grows with each repair after a loss or a restore, because LSNs may then
-    start anew. The ordinal counts the changes of a source transaction from 1. A row of the first snapshot has the
-    consistent point and 0, so it never wins over the stream. A row of a snapshot on demand has its chunk's high mark
-    and 0, so it wins over what was before. A message outside of transactions has its LSN and 0.
+    """The order of all changes.
+
+    The generation grows with each repair after a loss or a restore, because LSNs may then start anew. The ordinal
+    counts the changes of a source transaction from 1. A row of the first snapshot has the consistent point and 0, so it
+    never wins over the stream. A row of a snapshot on demand has its chunk's high mark and 0, so it wins over what was
+    before. A message outside transactions has its LSN and 0.
     """
 
     generation: int
@@ -48,10 +50,9 @@ class Stamp(NamedTuple):
 
 
 class TransactionMark(NamedTuple):
-    """What `ordertap.transaction` says: the transaction (xid:LSN), or the snapshot to which a row belongs. `size` is
-    the number of its changes by table. Only records of an earlier form have it; there None says that its TransactionEnd
-    brings it. Today the index of commits has these numbers (schemas.model.commits).
-    """
+    """The meaning of `ordertap.transaction`: the transaction (xid:LSN), or the snapshot that a row belongs to. `size`:
+    the number of its changes by table, which only records of an earlier form have; there, None means that its
+    TransactionEnd has it. Today the index of commits has these numbers (schemas.model.commits)."""
 
     transaction_id: str | None
     size: Mapping[str, int] | None
@@ -64,7 +65,7 @@ def stamp_header(stamp: Stamp) -> bytes:
 
 
 def parse_stamp(value: bytes) -> Stamp:
-    """Reads `ordertap.stamp`; raises DataError for anything else."""
+    """Parses `ordertap.stamp`. DataError for anything else."""
     try:
         generation, commit_lsn, ordinal = map(int, value.split(b":"))
     except ValueError:
@@ -75,18 +76,18 @@ def parse_stamp(value: bytes) -> Stamp:
 
 
 def transaction_header(xid: int, commit_lsn: int) -> bytes:
-    """The value of `ordertap.transaction` of a streamed change: `xid:LSN`. It is no JSON, because Kafka Connect's
-    default header converter makes a map of that, which stops other connectors."""
+    """The value of `ordertap.transaction` for a streamed change: `xid:LSN`. It is not JSON, because Kafka Connect's
+    default header converter would make a map of that, which stops other connectors."""
     return b"%d:%d" % (xid, commit_lsn)
 
 
 def snapshot_header(snapshot_id: str) -> bytes:
-    """The value of `ordertap.transaction` of a snapshot row: `snapshot:ID`."""
+    """The value of `ordertap.transaction` for a snapshot row: `snapshot:ID`."""
     return _SNAPSHOT + snapshot_id.encode()
 
 
 def parse_transaction(value: bytes) -> TransactionMark:
-    """Reads `ordertap.transaction`, of the earlier form, too; raises DataError when the builders never wrote it."""
+    """Parses `ordertap.transaction`, in the earlier form, too. DataError for anything that the builders never wrote."""
     if value.startswith(_SNAPSHOT):
         return TransactionMark(None, None, value[len(_SNAPSHOT) :].decode(errors="replace"))
     if not value.startswith(b"{"):
@@ -114,12 +115,12 @@ def _earlier_mark(value: bytes) -> TransactionMark:
 
 
 def unchanged_header(columns: Sequence[str]) -> bytes:
-    """The value of `ordertap.unchanged`: names (of the record's fields) whose values were not sent."""
+    """The value of `ordertap.unchanged`: names of record fields whose values were not sent."""
     return _compact(list(columns))
 
 
 def parse_unchanged(value: bytes) -> frozenset[str]:
-    """Reads `ordertap.unchanged`; raises DataError when it is no list of names."""
+    """Parses `ordertap.unchanged`. DataError if it is not a list of names."""
     content = _json_header(UNCHANGED_HEADER, value)
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
         raise DataError(f"header {UNCHANGED_HEADER} is not a JSON list of names")

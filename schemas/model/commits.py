@@ -1,8 +1,8 @@
 """The index of commits, topic `ordertap.<prefix>.commits`: which commits there are, in order, and what belongs to each.
 
-It has one partition. Each Kafka transaction of capture's stream ends with a record of it. A reader of committed records
-that has the index knows which commits it must have, and when it has all of one. The records are JSON, as the position
-is, so that any consumer and an operator's console can read them. LSNs are integers of up to 64 bits. Pure.
+It has one partition. Each Kafka transaction of capture's stream ends with a record of it. With the index, a
+`read_committed` reader knows which commits it must have, and when it has all of one. Like the position, its records are
+JSON, so that any consumer and an operator's console can read them. LSNs are integers of up to 64 bits. Pure.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ SnapshotStep: TypeAlias = Literal["running", "completed", "aborted"]
 
 
 def index_topic(prefix: str) -> str:
-    """Outside `<prefix>.`, where consumers subscribe by pattern."""
+    """The topic's name. It is outside `<prefix>.`, because consumers subscribe to that by pattern."""
     return f"ordertap.{prefix}.commits"
 
 
 class Commit(NamedTuple):
-    """A commit of the shop, or a chunk of a snapshot on demand (then `snapshot` is its id and `lsn` its mark in the
+    """A commit of the shop, or a chunk of a snapshot on demand (then `snapshot` is its id, and `lsn` its mark in the
     log).
 
-    `changes` pairs a number of the record's `tables` with how many changes the commit has there: its distinct
-    (ordinal, half of a key change), so that a delete and its tombstone count once, the two halves of a key change
-    twice, and a TRUNCATE once though it lies in every partition. For a chunk: its rows. A commit that wrote to no
-    topic is not listed. `ts_us` is the commit's time, µs since 1970 (0 for a chunk).
+    `changes`: pairs of a number in the record's `tables` and the number of changes there: of distinct (ordinal, half of
+    a key change). So a delete and its tombstone count once, the two halves of a key change twice, and a TRUNCATE once
+    although it is in every partition. For a chunk: its rows. A commit that wrote to no topic is not listed. `ts_us`:
+    the commit's time, µs since 1970 (0 for a chunk).
     """
 
     lsn: int
@@ -43,11 +43,9 @@ class Commit(NamedTuple):
 
 
 class SnapshotState(NamedTuple):
-    """A snapshot and its state. `lsn` is its consistent point (`first`), or its signal's place in the log.
-
-    `tables` are those that are read as a whole: a row of theirs that has an older stamp and did not come is gone.
-    `rows` says how many rows of each table it brought, known once it is completed.
-    """
+    """A snapshot and its state. `lsn`: its consistent point (`first`), or its signal's place in the log. `tables`:
+    those that are read as a whole; a row of theirs with an older stamp that did not come is gone. `rows`: how many rows
+    of each table it brought, known once it is completed."""
 
     id: str
     state: SnapshotStep
@@ -58,13 +56,13 @@ class SnapshotState(NamedTuple):
 
 
 class IndexRecord(NamedTuple):
-    """One record. `serial` counts the connector's records from 1, `previous` is the `end` of the record before.
+    """One record. `serial` counts the connector's records from 1; `previous` is the `end` of the record before.
 
-    All commits of `generation` between `previous` and `end` are listed, those up to `end` are in Kafka as a whole.
-    `parked` are tables of which any change since the record before is not written; `begun` are tables that have their
-    first change without a copy of the rows before it. `tables` has the tables of its commits and of its snapshots, each
-    with the topic in which it begins. `snapshots` has those whose state is new, and all that matter in the first record
-    of each start of capture.
+    All commits of `generation` between `previous` and `end` are listed, and everything up to `end` is in Kafka as a
+    whole. `parked`: tables with a change since the record before that is not written. `begun`: tables that have their
+    first change without a copy of the rows before it. `tables`: the tables of its commits and snapshots, each with the
+    topic in which it begins. `snapshots`: those whose state is new; in the first record of each start of capture, all
+    that matter.
     """
 
     serial: int
@@ -82,7 +80,7 @@ _VERSION: Final = 1
 
 
 def dump_index(record: IndexRecord) -> bytes:
-    """The value of a record: see `parse_index` for its form."""
+    """The value of a record. See `parse_index` for its form."""
     content = {
         "version": _VERSION,
         "serial": record.serial,
@@ -103,7 +101,7 @@ def dump_index(record: IndexRecord) -> bytes:
 
 
 def parse_index(value: bytes) -> IndexRecord:
-    """Reads the value of a record; DataError when it is none of ours.
+    """Parses the value of a record. DataError if it is not one of ours.
 
     `tables` is a list of [table, topic]; `commits` one of [commit LSN, µs, [table number, changes, …]], with the
     snapshot's id as a fourth element for a chunk; the rest are the fields of IndexRecord by name.

@@ -17,7 +17,7 @@ class LSN(int):
 
     @classmethod
     def parse(cls, text: str) -> LSN:
-        """Reads `16/B374D848`; raises DataError for anything else."""
+        """Parses `16/B374D848`. DataError for anything else."""
         if not _LSN_TEXT.fullmatch(text):
             raise DataError(f"not a log position: {text!r}", "write it as PostgreSQL does, for example 16/B374D848")
         high, low = text.split("/")

@@ -1,6 +1,6 @@
-"""What is known about a table: what the log says of it (Relation) and what the catalogue adds (facts).
+"""What is known about a table: what the log says (Relation), and what the catalogue adds (facts).
 
-The log is the truth at its own place; the catalogue is read live and so may be ahead of a lagging stream.
+The log is true at its own place. The catalogue is read live, so it may be ahead of a lagging stream.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column as pgoutput's Relation message describes it; `key` is its replica identity flag."""
+    """One column in pgoutput's Relation message. `key`: its replica identity flag."""
 
     name: str
     type_oid: int
@@ -21,10 +21,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """One version of a table; `replica_identity` is `d`efault, `f`ull, `i`ndex or `n`othing.
-
-    Source: PostgreSQL manual, "Logical Replication Message Formats".
-    """
+    """One version of a table. `replica_identity`: `d`efault, `f`ull, `i`ndex or `n`othing. Source: PostgreSQL manual,
+    "Logical Replication Message Formats"."""
 
     oid: int
     schema: str
@@ -65,13 +63,10 @@ class ColumnFacts:
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """What only the catalogue knows of a table.
-
-    `primary_key` is in the order of the constraint, empty without one, None when the table is gone.
-    `identity_index` is the key of the index that REPLICA IDENTITY USING INDEX names, in its order, empty without one.
-    `unique_indexes` are the columns of each unique index of NOT NULL columns alone, by the indexes' names, of a table
-    without a primary key; else empty. The first one that the rules let be is the key.
-    """
+    """What only the catalogue knows about a table. `primary_key`: in the order of the constraint, empty without one,
+    None if the table is gone. `identity_index`: the key of the index that REPLICA IDENTITY USING INDEX names, in its
+    order, else empty. `unique_indexes`: for a table without a primary key, the columns of each unique index of NOT NULL
+    columns only, by the indexes' names; else empty. The first one that the rules allow is the key."""
 
     primary_key: tuple[str, ...] | None = ()
     columns: Mapping[str, ColumnFacts] = field(default_factory=dict)

@@ -21,11 +21,11 @@ from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
 from schemas.model.errors import SettingsError
 
 Probe = Callable[[], tuple[bool, str]]
-"""(whether it is so, the reason in words for a person)."""
+"""(whether it is so, the reason in words)."""
 
 
 def configure_logs(level: str = "info", json: bool = False) -> None:
-    """Sends the log of this process and of its libraries to stderr: for people, or as one JSON object a line.
+    """Sends the logs of this process and its libraries to stderr: for people, or as one JSON object per line.
 
     A terminal shows the time of day, and the next step on a line of its own. In a file the time is UTC, and each entry
     is one line. SettingsError for a wrong level.
@@ -60,14 +60,14 @@ def configure_logs(level: str = "info", json: bool = False) -> None:
 
 
 class _ForPeople:
-    """What happened, where, why; on a screen the next step below it, as errors have it."""
+    """Shows what happened, where and why; on a terminal, the next step below it, as errors do."""
 
     def __init__(self, screen: bool) -> None:
         self._screen = screen
         self._line = structlog.dev.ConsoleRenderer(
             colors=screen,
             sort_keys=False,
-            exception_formatter=structlog.dev.plain_traceback,  # the default one shows variables: they may be rows
+            exception_formatter=structlog.dev.plain_traceback,  # the default one shows variables, which may be rows
         )
 
     def __call__(self, logger: Any, method: str, entry: structlog.types.EventDict) -> str:
@@ -77,7 +77,7 @@ class _ForPeople:
 
 
 def stop_event() -> threading.Event:
-    """An event that SIGTERM and SIGINT set; a second signal ends the process as usual. For the main thread only."""
+    """An event that SIGTERM and SIGINT set. A second signal ends the process as usual. Only for the main thread."""
     event = threading.Event()
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -90,7 +90,7 @@ def stop_event() -> threading.Event:
 
 
 def reread_event() -> threading.Event:
-    """An event that SIGHUP sets, where the platform has it. For the main thread only."""
+    """An event that SIGHUP sets, if the platform has it. Only for the main thread."""
     event = threading.Event()
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda _number, _frame: event.set())
@@ -98,15 +98,14 @@ def reread_event() -> threading.Event:
 
 
 class _QuietRequests(WSGIRequestHandler):
-    timeout = 5  # a client that says nothing does not hold the server
+    timeout = 5  # seconds: a silent client does not hold the server
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
-        """Probes come every few seconds: not logged."""
+        """Does not log: probes come every few seconds."""
 
 
 def port_taken(host: str, port: int) -> tuple[str, bool]:
-    """Why a health server cannot have the port on this machine (empty: it can), and whether another one of ours has
-    it."""
+    """Why a health server cannot have the port on this machine ("" if it can), and whether one of ours has it."""
     try:
         with socket.socket() as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as WSGIServer does
@@ -117,7 +116,7 @@ def port_taken(host: str, port: int) -> tuple[str, bool]:
 
 
 def ask_ready(host: str, port: int) -> tuple[bool, str] | None:
-    """Whether the health server there says that it is ready, and why; None where none of ours answers, or port is 0."""
+    """Whether the health server there says that it is ready, and why; None if none of ours answers, or port is 0."""
     told = _asked(host, port, "/health/ready") if port else None
     return None if told is None else (bool(told["healthy"]), str(told["reason"]))
 
@@ -141,8 +140,8 @@ def _asked(host: str, port: int, path: str) -> dict[str, Any] | None:
 class HealthServer:
     """Serves `/metrics` (Prometheus), `/health/live` and `/health/ready` (200 or 503, JSON) from a thread of its own.
 
-    Port 0 takes a free one, see `port`. Raises SettingsError when the port cannot be had. The probes are called by the
-    server's thread and so only look at what is there.
+    Port 0 takes a free one, see `port`. SettingsError if the port is taken. The server's thread calls the probes, so
+    they only look.
     """
 
     def __init__(self, host: str, port: int, live: Probe, ready: Probe, registry: CollectorRegistry = REGISTRY) -> None:

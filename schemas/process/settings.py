@@ -1,4 +1,4 @@
-"""Settings of a process: one part of the YAML file, overridden by environment variables, secrets from files.
+"""Settings of a process: one part of the YAML file, overridden by environment variables, with secrets from files.
 
 One error names all wrong keys, each unknown one with the nearest known name. It never shows a value.
 """
@@ -55,7 +55,7 @@ def load(
 
 
 def wants_pure_python() -> bool:
-    """Whether the environment wants rows to go by plain Python, though the compiled module is there."""
+    """Whether the environment asks for plain Python although the compiled module is there."""
     return os.environ.get(PURE_PYTHON, "") not in ("", "0")
 
 
@@ -96,8 +96,8 @@ def _yaml_part(section: str, path: Path | None, problems: list[str]) -> dict[str
 
 
 def _given_twice(text: str) -> Iterator[tuple[str, int, int]]:
-    """Keys that a mapping has more than once, and both lines: YAML forbids it, and PyYAML takes the last in silence."""
-    seen: set[int] = set()  # an alias is the node that it stands for, and may stand inside of it
+    """Keys that a mapping has more than once, and both lines. YAML forbids that, and PyYAML silently takes the last."""
+    seen: set[int] = set()  # an alias is the node that it refers to, which may contain the alias
     left = [("", yaml.compose(text, yaml.SafeLoader))]
     while left:
         above, node = left.pop()
@@ -141,7 +141,7 @@ def _from_environment(
 
 
 def _meant_as_section(name: str) -> bool:
-    """Whether it is a mistyped section (ORDERTAP_CAPTUR_X), and not a variable of something else (ORDERTAP_CACHE)."""
+    """Whether it is a misspelt section (ORDERTAP_CAPTUR_X), and not another variable (ORDERTAP_CACHE)."""
     first, _, rest = name.partition("_")
     return (
         name != PURE_PYTHON
@@ -151,7 +151,7 @@ def _meant_as_section(name: str) -> bool:
 
 
 def _typed(text: str, field: FieldInfo | None) -> Any:
-    """The text itself, which pydantic converts; lists and mappings are read as YAML."""
+    """The text itself, which pydantic converts. Lists and mappings are read as YAML."""
     wanted = None if field is None else get_origin(field.annotation) or field.annotation
     if wanted in (list, tuple, dict, set, frozenset, Mapping):
         if wanted is not dict and not text.strip().startswith("["):
@@ -182,7 +182,7 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _models_of(field: FieldInfo | None) -> list[type[BaseModel]]:
-    """The nested models of a field, also of `Model | None`, of `One | Other` and of a list of them."""
+    """The nested models of a field; also of `Model | None`, of `One | Other` and of lists of them."""
     if field is None:
         return []
     candidates = (field.annotation, *get_args(field.annotation))
@@ -190,7 +190,7 @@ def _models_of(field: FieldInfo | None) -> list[type[BaseModel]]:
 
 
 def _model_of(field: FieldInfo | None, value: object = None) -> type[BaseModel] | None:
-    """The nested model of a field; where there are several, the one of the value's `kind`, else the first."""
+    """The nested model of a field. If there are several, the one of the value's `kind`, else the first."""
     models = _models_of(field)
     kind = value.get("kind") if isinstance(value, Mapping) else value
     named = [
@@ -209,7 +209,7 @@ def _field_at(model: type[BaseModel], keys: list[str]) -> FieldInfo | None:
 
 
 def _without_kinds(loc: Sequence[int | str], model: type[BaseModel]) -> list[str]:
-    """The place of a problem as a person writes it: without a nested model's kind, which pydantic puts between."""
+    """The place of a problem as a person writes it: without the kinds of nested models, which pydantic adds."""
     keys: list[str] = []
     for part in map(str, loc):
         models = _models_of(_field_at(model, keys)) if keys else []
@@ -225,7 +225,7 @@ def _is_secret(field: FieldInfo) -> bool:
 def _read_secret_files(
     values: dict[str, Any], model: type[BaseModel], above: str, problems: list[str]
 ) -> dict[str, Any]:
-    """The same settings with each `<secret>_file` replaced by what the file holds (without the newline at its end)."""
+    """The settings with each `<secret>_file` replaced by the content of the file (without the newline at its end)."""
     fields = _fields(model)
     read: dict[str, Any] = {}
     for key, value in values.items():
@@ -255,7 +255,7 @@ def _is_mapping_of_secrets(field: FieldInfo | None) -> bool:
 
 
 def _read_mapped_files(values: dict[str, Any], above: str, problems: list[str]) -> dict[str, Any]:
-    """`sasl.password_file: /run/secrets/kafka` is `sasl.password`; no option of the libraries ends so."""
+    """`sasl.password_file: /run/secrets/kafka` gives `sasl.password`. No option of the libraries ends in _file."""
     read: dict[str, Any] = {}
     for key, value in values.items():
         name = str(key).removesuffix(_FILE)
@@ -305,4 +305,4 @@ def _reasons(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
         field = _field_at(model, keys)
         if problem["type"] == "dict_type" and field is not None and field.examples:
             reason += f", for example {field.examples[0]}"
-        yield f"{key}: {reason[:1].lower()}{reason[1:]}" if key else reason  # of several keys: it names them itself
+        yield f"{key}: {reason[:1].lower()}{reason[1:]}" if key else reason  # its text names several keys

@@ -1,7 +1,7 @@
-"""Avro bytes as JSON text: that of Kafka Connect's JsonConverter with `schemas.enable=false`.
+"""Avro bytes as JSON text, as Kafka Connect's JsonConverter writes it with `schemas.enable=false`.
 
-The text is made of the Avro record, so that one place decides how a type travels. Bytes, and so decimals, are base64
-(the converter's `decimal.format` BASE64). A double that is no number is Jackson's string `NaN`, `Infinity` or
+The text is made from the Avro record, so that one place decides how a type travels. Bytes, and so decimals, are base64
+(the converter's `decimal.format` BASE64). A double that is not a number is Jackson's string `NaN`, `Infinity` or
 `-Infinity`.
 """
 
@@ -25,9 +25,8 @@ _FLOAT: Final = struct.Struct("<f")
 
 
 def json_text(schema: Schema) -> Callable[[bytes], bytes]:
-    """A function from a record's Avro bytes to JSON text (UTF-8, fields in the schema's order). It raises DataError for
-    a text that is not UTF-8.
-    """
+    """A function from a record's Avro bytes to JSON text (UTF-8, fields in the schema's order), which raises DataError
+    for a text that is not UTF-8."""
     parsed = fastavro.parse_schema(without_logical_types(schema))
     show = _show(schema, {}) or _as_it_is
     name = f"{schema.get('namespace', '')}.{schema['name']}"
@@ -44,14 +43,14 @@ def json_text(schema: Schema) -> Callable[[bytes], bytes]:
 
 
 def without_logical_types(schema: Any) -> Any:
-    """The schema whose values are read as they are written: bytes for decimals."""
+    """The schema without logical types, so that values are read as they are written: bytes for decimals."""
     if isinstance(schema, dict):
         return {name: without_logical_types(part) for name, part in schema.items() if name != "logicalType"}
     return [without_logical_types(part) for part in schema] if isinstance(schema, list) else schema
 
 
 def _show(avro: Any, named: dict[str, Show | None]) -> Show | None:
-    """A function from a value of a type to one that JSON has, None where JSON has it; `named` are the records met so
+    """A function from a value of a type to a JSON value; None if JSON has the value itself. `named`: the records so
     far."""
     if isinstance(avro, list):
         show = next((_show(branch, named) for branch in avro if branch != "null"), None)  # ours are of null and a type
@@ -98,7 +97,7 @@ def _double(value: float) -> float | str:
 
 
 def _float(value: float) -> float | str:
-    """A float of 32 bits with the digits that it needs: 0.1, and not 0.10000000149011612."""
+    """A 32-bit float with the digits that it needs: 0.1 instead of 0.10000000149011612."""
     if not math.isfinite(value):
         return _double(value)
     exact = _FLOAT.pack(value)

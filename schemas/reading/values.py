@@ -57,7 +57,7 @@ _NUMERIC: Final = re.compile(r"numeric(\([0-9]{1,4},[0-9]{1,4}\))?")
 
 
 class ColumnValue(NamedTuple):
-    """How a field is read: `convert` from what fastavro gives (None: as it is), `type` for PostgreSQL."""
+    """How a field is read. `convert`: from what fastavro gives (None: no conversion). `type`: for PostgreSQL."""
 
     convert: Convert | None
     type: str
@@ -86,7 +86,7 @@ def _unscaled(content: bytes) -> int:
 
 
 def _date_text(days: int) -> tuple[str, str]:
-    """(date, era) of any day as PostgreSQL shows it."""
+    """(date, era) of any day, as PostgreSQL shows it."""
     cycles, rest = divmod(days - _FIRST_DAY, 146_097)  # days of 400 years
     shown = date.fromordinal(rest + 1)
     year = shown.year + 400 * cycles
@@ -144,7 +144,7 @@ def _iso_time(text: str) -> time | str:
 
 
 def _wide(text: str) -> tuple[str, str, str]:
-    """(date, clock, era) as PostgreSQL shows them, of an ISO date or timestamp beyond Python's years."""
+    """(date, clock, era), as PostgreSQL shows them, of an ISO date or timestamp beyond Python's years."""
     found = _ISO_WIDE.fullmatch(text)
     if found is None:
         raise ValueError("not an ISO date")
@@ -237,7 +237,7 @@ _NAMED: Final = {
 
 
 def column_value(avro: Any, named: dict[str, Any]) -> ColumnValue:
-    """How a field of this Avro type is read; `named` are the records defined before, by full name."""
+    """How a field of this Avro type is read. `named`: the records defined before, by full name."""
     if isinstance(avro, list):
         return column_value(next(branch for branch in avro if branch != "null"), named)
     if isinstance(avro, str):
@@ -258,8 +258,8 @@ def column_value(avro: Any, named: dict[str, Any]) -> ColumnValue:
 
 
 def _our_string(parameters: dict[str, str]) -> ColumnValue:
-    """What a mode wrote as a string: a number, or bytes in an encoding. No other type's name is taken from a schema,
-    because it becomes SQL: such a field is text."""
+    """How a string written by a mode is read: a number, or bytes in an encoding. Other type names in a schema are not
+    trusted, because the name becomes SQL: such a field is text."""
     name, encoding = parameters[OUR_TYPE], ENCODINGS.get(parameters.get(OUR_ENCODING, ""))
     if name == "bytea" and encoding is not None:
         return ColumnValue(encoding[1], name)

@@ -57,7 +57,7 @@ class HttpRegistry:
         self._end = weakref.finalize(self, self._client.__exit__, None, None, None)
 
     def register(self, subject: str, schema: Schema) -> int:
-        """As Registry says."""
+        """See Registry."""
         text = canonical(schema)
         known = self._ids.get((subject, text))
         if known is None:
@@ -67,7 +67,7 @@ class HttpRegistry:
         return known
 
     def schema(self, schema_id: int) -> Schema:
-        """As Registry says."""
+        """See Registry."""
         if schema_id not in self._schemas:
             with self._answering(None, schema_id):
                 found = self._client.get_schema(schema_id)
@@ -78,7 +78,7 @@ class HttpRegistry:
         return self._schemas[schema_id]
 
     def latest(self, subject: str) -> Schema | None:
-        """As Registry says."""
+        """See Registry."""
         with self._answering(subject):
             try:
                 schema_id = self._client.get_latest_version(subject).schema_id
@@ -89,12 +89,12 @@ class HttpRegistry:
         return None if schema_id is None else self.schema(schema_id)
 
     def check(self) -> None:
-        """As Registry says."""
+        """See Registry."""
         with self._answering(None):
             self._client.get_subjects()
 
     def try_out(self, subject: str, schema: Schema) -> None:
-        """As Registry says; the registry is asked under the subject's own compatibility rule."""
+        """See Registry. The registry decides by the subject's own compatibility rule."""
         with self._answering(subject):
             try:
                 compatible = self._client.test_compatibility(subject, RegisteredSchema(canonical(schema), "AVRO"))
@@ -116,7 +116,7 @@ class HttpRegistry:
             return str(self._client.get_compatibility())
 
     def close(self) -> None:
-        """As Registry says."""
+        """See Registry."""
         self._end()
 
     @contextmanager

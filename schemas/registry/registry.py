@@ -1,5 +1,6 @@
-"""Where Avro schemas get their ids: a schema registry over HTTP, or a folder (`file://`) for embedded use. Both
-remember what they learnt, so that no record needs a look-up.
+"""The source of Avro schema ids: a schema registry over HTTP, or a folder (`file://`) for embedded use.
+
+Both remember what they learnt, so that no record needs a look-up.
 """
 
 from __future__ import annotations
@@ -30,43 +31,40 @@ class IncompatibleError(SettingsError):
 
 
 class Registry(Protocol):
-    """Ids of schemas. Ids are global: one schema has one id under all subjects, for good.
+    """Ids of schemas. They are global: one schema has one id under all subjects, for good.
 
-    All methods raise UnavailableError when it does not answer, SettingsError when it refuses the log-in,
-    IncompatibleError when it refuses a schema, and DataError for an id that it does not know.
+    All methods raise UnavailableError if it does not answer, SettingsError if it refuses the log-in, IncompatibleError
+    if it refuses a schema, and DataError for an unknown id.
     """
 
     def register(self, subject: str, schema: Schema) -> int:
-        """The id of the schema, registered under the subject if it is not yet."""
+        """Id of the schema, registered under the subject if it is not yet."""
         ...
 
     def schema(self, schema_id: int) -> Schema:
-        """The schema of an id."""
+        """The schema with this id."""
         ...
 
     def latest(self, subject: str) -> Schema | None:
-        """The newest schema of a subject, None when it has none yet; asked anew each time."""
+        """The newest schema of a subject, asked anew each time; None if there is none."""
         ...
 
     def check(self) -> None:
-        """Raises as above unless the registry answers."""
+        """Raises, as above, unless the registry answers."""
         ...
 
     def try_out(self, subject: str, schema: Schema) -> None:
-        """Raises IncompatibleError if registering the schema would; registers nothing."""
+        """IncompatibleError if registering the schema would raise it. Registers nothing."""
         ...
 
     def close(self) -> None:
-        """Ends its connections. Nobody asks it after that."""
+        """Closes its connections. It is not used after that."""
         ...
 
 
 def open_registry(url: str, options: Mapping[str, str] | None = None) -> Registry:
-    """A registry by its URL.
-
-    `options` are those of confluent-kafka's SchemaRegistryClient: `basic.auth.user.info`, `ssl.ca.location`…
-    SettingsError for a wrong URL or option.
-    """
+    """A registry by its URL. `options`: those of confluent-kafka's SchemaRegistryClient, such as `basic.auth.user.info`
+    and `ssl.ca.location`. SettingsError for a wrong URL or option."""
     parts = urlsplit(url)
     if parts.scheme == "file" and parts.path and parts.netloc in ("", "localhost"):
         return FolderRegistry(Path(unquote(parts.path)))
@@ -80,15 +78,13 @@ def open_registry(url: str, options: Mapping[str, str] | None = None) -> Registr
 
 
 def canonical(schema: Schema) -> str:
-    """The text of a schema, the same for equal schemas: without blanks, properties in their order."""
+    """A schema as text, the same for equal schemas: without blanks, with properties in their order."""
     return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
 
 
 class FolderRegistry:
-    """A folder with `<id>.json` for each schema and `subjects/<subject>` listing ids, shared by processes.
-
-    Writers take a lock on the folder; a file appears whole (written aside, then linked), so readers need no lock.
-    """
+    """A folder with `<id>.json` for each schema and `subjects/<subject>` listing ids, shared by processes. Writers lock
+    the folder. A file appears whole (written aside, then linked), so readers need no lock."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -102,7 +98,7 @@ class FolderRegistry:
             raise self._unusable(error) from None
 
     def register(self, subject: str, schema: Schema) -> int:
-        """As Registry says; every schema is compatible here."""
+        """See Registry. Every schema is compatible here."""
         text = canonical(schema)
         known = self._ids.get((subject, text))
         if known is None:
@@ -116,7 +112,7 @@ class FolderRegistry:
         return known
 
     def schema(self, schema_id: int) -> Schema:
-        """As Registry says."""
+        """See Registry."""
         if schema_id not in self._schemas:
             path = self._folder / f"{schema_id}.json"
             try:
@@ -130,7 +126,7 @@ class FolderRegistry:
         return self._schemas[schema_id]
 
     def latest(self, subject: str) -> Schema | None:
-        """As Registry says."""
+        """See Registry."""
         try:
             listed = (self._folder / "subjects" / subject.replace("/", "%2F")).read_text("utf-8").split()
         except FileNotFoundError:
@@ -140,15 +136,15 @@ class FolderRegistry:
         return self.schema(int(listed[-1])) if listed else None
 
     def check(self) -> None:
-        """As Registry says: the folder can be written."""
+        """See Registry. Checks that the folder can be written."""
         if not os.access(self._folder / "subjects", os.W_OK):
             raise self._unusable(PermissionError("not writable"))
 
     def try_out(self, subject: str, schema: Schema) -> None:
-        """As Registry says: every schema is compatible here."""
+        """See Registry. Every schema is compatible here."""
 
     def close(self) -> None:
-        """As Registry says: nothing is open between calls."""
+        """See Registry. Nothing is open between calls."""
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -157,7 +153,8 @@ class FolderRegistry:
             yield
 
     def _find(self, text: str) -> int | None:
-        """For who holds the lock. Files stay as they are, so each is read once: the first time all that are there."""
+        """Finds a schema's id; the caller holds the lock. Files never change, so each is read once, all of them at
+        first."""
         ids = [] if self._last else sorted(int(path.stem) for path in self._folder.glob("*.json"))
         for schema_id in ids:
             self._note(schema_id)
@@ -171,7 +168,7 @@ class FolderRegistry:
         self._last = schema_id
 
     def _add(self, text: str) -> int:
-        """For who has looked for it just now."""
+        """Adds a schema that was just looked for."""
         self._write(self._folder / f"{self._last + 1}.json", text)
         self._note(self._last + 1)
         return self._last

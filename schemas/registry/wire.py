@@ -11,14 +11,14 @@ from schemas.model.errors import DataError
 MAGIC = 0
 _PREFIX = struct.Struct(">BI")
 FRAME_SIZE: Final = _PREFIX.size
-"""Bytes before the Avro bytes."""
+"""Number of bytes before the Avro bytes."""
 
 Frame = Callable[[int, bytes], bytes]
-"""What makes a whole Kafka key or value of a schema id and Avro bytes, as `frame` does."""
+"""Makes a whole Kafka key or value from a schema id and Avro bytes, like `frame`."""
 
 
 def prefix(schema_id: int) -> bytes:
-    """The five bytes before the Avro bytes of every record of that schema."""
+    """The five bytes before the Avro bytes in every record of that schema."""
     return _PREFIX.pack(MAGIC, schema_id)
 
 
@@ -28,7 +28,7 @@ def frame(schema_id: int, avro: bytes) -> bytes:
 
 
 def parse(payload: bytes) -> tuple[int, bytes]:
-    """Splits a Kafka key or value into (schema id, Avro bytes); DataError when it is not in this format."""
+    """Splits a Kafka key or value into (schema id, Avro bytes). DataError if it is not in this format."""
     if len(payload) < _PREFIX.size:
         raise DataError(f"not an Avro record: {len(payload)} bytes, a schema id alone takes {_PREFIX.size}")
     magic, schema_id = _PREFIX.unpack_from(payload)

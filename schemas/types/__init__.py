@@ -1,1 +1,1 @@
-"""How each type of PostgreSQL travels: its Avro type, and its text to Avro bytes."""
+"""How each PostgreSQL type travels: its Avro type, and the way from its text to Avro bytes."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from schemas.types.encoders import UnrepresentableError, long_bytes, sized
 
 _BOUNDS = re.compile(rb"(\[[-+]?\d+:[-+]?\d+\])+=")
-# Possessive: what could be tried again takes 160 bytes of memory for each byte of a text.
+# Possessive: backtracking would take 160 bytes of memory for each byte of a text.
 _QUOTED = rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
 _PAIR = re.compile(rb"%b=>(?:%b|NULL)(?:, |\Z)" % (_QUOTED, _QUOTED), re.DOTALL)
 _TOKENS = {
@@ -28,10 +28,10 @@ def _unescaped(quoted: bytes) -> bytes:
 
 
 def array_elements(text: bytes, delimiter: bytes = b",") -> list[bytes | None]:
-    """The elements of an array in their text form; `delimiter` is `;` for box.
+    """The elements of an array in their text form. `delimiter`: `;` for box.
 
-    One Avro array cannot hold a lower bound other than 1, nor dimensions beyond the first: the bound is dropped, and
-    the elements come one after the other, as unnest() gives them. Raises UnrepresentableError for what is not an array.
+    An Avro array has neither a lower bound nor further dimensions: the bound is dropped, and the elements come one
+    after the other, as unnest() gives them. UnrepresentableError if the text is not an array.
     """
     bounds = _BOUNDS.match(text)
     body = text if bounds is None else text[bounds.end() :]
@@ -49,7 +49,7 @@ def array_elements(text: bytes, delimiter: bytes = b",") -> list[bytes | None]:
 
 
 def _scan(body: bytes, delimiter: bytes) -> list[bytes | None]:
-    """The same for elements in quotes or braces; the braces must close, and delimiters must lie between values."""
+    """The same for elements in quotes or braces. Braces must close, and delimiters must be between values."""
     match = _TOKENS[delimiter].match
     elements: list[bytes | None] = []
     at, depth, valued = 0, 0, False
@@ -59,7 +59,7 @@ def _scan(body: bytes, delimiter: bytes) -> list[bytes | None]:
             raise UnrepresentableError("not an array")
         mark, quoted, plain = found.groups()
         opens = mark is None or mark == b"{"
-        if valued == opens or (mark != b"{" and depth == 0):  # a value after a value, a delimiter after none
+        if valued == opens or (mark != b"{" and depth == 0):  # two values in a row, or a delimiter without a value
             raise UnrepresentableError("not an array")
         if mark is None:
             elements.append(_unescaped(quoted) if plain is None else None if plain == b"NULL" else plain)
@@ -73,7 +73,7 @@ def _scan(body: bytes, delimiter: bytes) -> list[bytes | None]:
 
 
 def array_encoder(element: Callable[[bytes], bytes | None], delimiter: bytes = b",") -> Callable[[bytes], bytes]:
-    """An encoder of arrays of ["null", element]. An element for which `element` has nothing is null, too."""
+    """An encoder of arrays of ["null", element]. An element that `element` returns None for is null, too."""
 
     def encode(text: bytes) -> bytes:
         made = [None if item is None else element(item) for item in array_elements(text, delimiter)]
@@ -99,7 +99,7 @@ def _pairs(text: bytes) -> dict[bytes, bytes | None]:
 
 
 def hstore(text: bytes) -> bytes:
-    """hstore as a JSON object, Debezium's hstore.handling.mode=json; NULL is null."""
+    """hstore as a JSON object (Debezium's hstore.handling.mode=json). NULL is null."""
     pairs = {name.decode(): None if value is None else value.decode() for name, value in _pairs(text).items()}
     return sized(json.dumps(pairs, ensure_ascii=False, separators=(",", ":")).encode())
 

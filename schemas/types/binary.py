@@ -1,4 +1,4 @@
-"""bytea and money in the modes that are not the default ones."""
+"""bytea and money in modes other than the default."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def money_encoder(digits: int) -> Callable[[bytes], bytes]:
 
 
 def _plain(text: bytes) -> bytes:
-    money(text)  # raises for what is none
+    money(text)  # raises if it is no money
     return text.replace(b"$", b"").replace(b",", b"")
 
 
 def money_text(text: bytes) -> bytes:
-    """money as a string without sign of the currency: `-1234.56`."""
+    """money as a string without currency sign: `-1234.56`."""
     return sized(_plain(text))
 
 

@@ -1,6 +1,6 @@
-"""The catalogue's column defaults as Avro defaults: a literal as the column keeps it, a function as the type's zero.
+"""Column defaults of the catalogue as Avro defaults: a literal as the column keeps it, a function as the type's zero.
 
-They exist so that a new NOT NULL column passes a registry's BACKWARD check; no reader of ours fills one in.
+They exist so that a new NOT NULL column passes a registry's BACKWARD check. No reader of ours fills one in.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BOOLEAN = {"true": b"t", "false": b"f"}
 
 
 def literal(expression: str) -> bytes | None:
-    """The text of the value when pg_get_expr shows a plain literal, with or without a cast; else None."""
+    """The text of the value if pg_get_expr shows a plain literal, with or without a cast; else None."""
     if expression in _BOOLEAN:
         return _BOOLEAN[expression]
     number = _NUMBER.fullmatch(expression)
@@ -32,7 +32,7 @@ def literal(expression: str) -> bytes | None:
 
 
 class Default(NamedTuple):
-    """A column's default as Avro's JSON, and as the bytes of a value; `there` is False without one."""
+    """A column's default as JSON for the Avro schema, and as the bytes of a value. `there`: whether there is one."""
 
     there: bool
     shown: Any = None
@@ -43,14 +43,17 @@ NO_DEFAULT: Final = Default(False)
 
 
 def avro_default(kind: Kind, expression: str | None, nullable: bool) -> Default:
-    """A function's default is the type's zero where NULL is not allowed, else none. The same holds for a literal that
-    does not say what the column would have. An array has no default, as in Debezium: in the union of its elements null
-    comes first, so that no Avro default could have an element. Nor has a record (numeric without a scale, point):
-    Debezium's JDBC sink ends with an error when it makes a table of one."""
+    """The Avro default of a column.
+
+    For a function it is the type's zero if NULL is not allowed, else none; the same for a literal that is not the value
+    that the column would have. An array has no default, as in Debezium: null comes first in the union of its elements,
+    so no Avro default could have an element. Nor has a record (numeric without a scale, point): Debezium's JDBC sink
+    ends with an error when it makes a table from one.
+    """
     if expression is None or expression.startswith("NULL::") or _is_compound(kind.avro):
         return NO_DEFAULT
     text = literal(expression)
-    if expression in _BOOLEAN and kind.avro != "boolean":  # true is `true` in a text
+    if expression in _BOOLEAN and kind.avro != "boolean":  # in a text column it is the text true, not t
         text = None
     for candidate, fit in ((text, kind.fit), (kind.zero if not nullable else None, bytes)):
         if candidate is None:

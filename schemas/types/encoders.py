@@ -1,9 +1,9 @@
 """From PostgreSQL's text of one value straight to its Avro bytes, one function per kind of value.
 
-Each takes the bytes that pgoutput or COPY shows under `type_table.SESSION_SETTINGS` and raises for anything else,
-UNCHANGED and None included (one of FAILURES); the codec turns that into
-a message with the column's name. Only UnrepresentableError's text is safe to show; the others' may hold the value.
-Source: Avro specification, "Binary Encoding"; PostgreSQL manual, "Data Types".
+Each takes the bytes that pgoutput or COPY shows under `type_table.SESSION_SETTINGS`. For anything else, UNCHANGED and
+None included, it raises one of FAILURES, which the codec turns into a message with the column's name. Only the text of
+UnrepresentableError is safe to show; the others may contain the value. Source: Avro specification, "Binary Encoding";
+PostgreSQL manual, "Data Types".
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ FAILURES: Final = (ValueError, TypeError, LookupError, AttributeError, OverflowE
 
 
 class UnrepresentableError(ValueError):
-    """A legal value that the Avro type cannot hold; the text says why without showing the value."""
+    """A legal value that the Avro type cannot hold. The text says why, without the value."""
 
 
 class NotedError(UnrepresentableError):
-    """A value for which the kind writes something else (Kind.lenient), and which people or the catalogue must hear of.
-    The text is SPECIAL_NUMBER, or NEW_LABEL and behind it the label, which is not shown."""
+    """A value for which the kind writes something else (Kind.lenient), which people or the catalogue must hear of. The
+    text is SPECIAL_NUMBER, or NEW_LABEL followed by the label, which is not shown."""
 
     def __init__(self, what: str, label: str = "") -> None:
         super().__init__(what)
@@ -38,7 +38,7 @@ NEW_LABEL: Final = "a label that its enum did not have"
 
 
 def long_bytes(number: int) -> bytes:
-    """Avro's int and long: zigzag, then 7 bits a byte, low first."""
+    """Avro's int and long: zigzag, then 7 bits per byte, low first."""
     rest = number << 1 if number >= 0 else (-number << 1) - 1
     if rest < _SMALL:
         return _VARINT[rest]
@@ -56,8 +56,8 @@ def _varint(rest: int) -> bytes:
     return bytes(parts)
 
 
-# Most ids, quantities and lengths are one look-up. An LSN and a time in µs are two and the bits above, which are the
-# same for 128 MB of log and for two minutes.
+# Most ids, quantities and lengths take one look-up. LSNs and times in µs take two and their upper bits, which stay the
+# same for 128 MB of log or for two minutes.
 _SMALL: Final = 1 << 14
 _SMALL_SQUARED: Final = 1 << 28
 _VARINT: Final = [_varint(n) for n in range(_SMALL)]
@@ -66,7 +66,7 @@ _high_bits = lru_cache(4096)(_varint)
 
 
 class _Lengths(dict[int, bytes]):
-    """Length → its Avro bytes; long ones are computed and not kept."""
+    """Length → its Avro bytes. Long ones are computed and not kept."""
 
     def __missing__(self, length: int) -> bytes:
         return long_bytes(length)
@@ -75,12 +75,12 @@ class _Lengths(dict[int, bytes]):
 LENGTHS: Final = _Lengths((n, long_bytes(n)) for n in range(2048))
 BOOLEANS: Final = {b"t": b"\x01", b"f": b"\x00"}
 SMALL_INTEGERS: Final = {str(n).encode(): long_bytes(n) for n in range(-99, 1000)}
-"""All integers that have at most three characters."""
+"""All integers of at most three characters."""
 INTEGER_CODE: Final = "(SMALL_INTEGERS[{0}] if len({0}) < 4 else long_bytes(int({0})))"
 
 
 def sized(content: bytes) -> bytes:
-    """Avro's bytes, and its string when the content is UTF-8."""
+    """Avro's bytes, and its string if the content is UTF-8."""
     return LENGTHS[len(content)] + content
 
 
@@ -95,7 +95,7 @@ def boolean(text: bytes) -> bytes:
 
 
 class Remembered(dict[bytes, bytes]):
-    """What an encoder made of each text, for columns with few values. It forgets all of them when they are too many."""
+    """What an encoder made of each text, for columns with few values. Forgets everything when there are too many."""
 
     def __init__(self, encode: Callable[[bytes], bytes]) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Remembered(dict[bytes, bytes]):
 
 
 class FixedDecimals(Remembered):
-    """Of numeric(p,s): so many digits after the point."""
+    """Encodes numeric(p,s), which has a fixed number of digits after the point."""
 
     def __init__(self, encode: Callable[[bytes], bytes], scale: int) -> None:
         super().__init__(encode)
@@ -126,13 +126,13 @@ _pack_float = struct.Struct("<f").pack
 
 
 def double(text: bytes) -> bytes:
-    """float8; NaN and the infinities are what they are."""
+    """float8, including NaN and the infinities."""
     return _pack_double(float(text))
 
 
 _ROUNDED_TWICE: Final = {b"7.038531e-26": b"\xfd\x43\xae\x15", b"-7.038531e-26": b"\xfd\x43\xae\x95"}
-"""A text that goes by way of a double is rounded twice. Of the texts that PostgreSQL shows of floats, only these change
-by that."""
+"""Floats whose text is rounded twice on its way through a double. Of the texts that PostgreSQL shows, only these come
+out different."""
 
 
 def single(text: bytes) -> bytes:
@@ -146,10 +146,10 @@ def unscaled_bytes(number: int) -> bytes:
 
 
 def decimal_encoder(precision: int, scale: int, exact: bool = True) -> Callable[[bytes], bytes]:
-    """numeric(p,s) as the bytes of the unscaled number; PostgreSQL always shows exactly s digits after the point.
+    """numeric(p,s) as the bytes of the unscaled number. PostgreSQL always shows exactly s digits after the point.
 
-    NaN, which no decimal can be, is 10**p: one more than any value of that precision, so neither null nor a value.
-    Unless `exact` it raises NotedError.
+    No decimal can be NaN, so NaN is 10**p: one more than any value of that precision, and so neither null nor a value.
+    Unless `exact`, it raises NotedError.
     """
     beyond = sized(unscaled_bytes(10**precision))
 
@@ -183,7 +183,7 @@ _SPECIAL_DECIMALS: Final = {b"NaN": b"\x00\x00", b"Infinity": b"\x02\x00", b"-In
 
 
 def _integer(text: bytes) -> int:
-    """int() of any length that PostgreSQL has: up to 147,455 digits, of which Python's int() takes 4300."""
+    """int() of any length that PostgreSQL has: up to 147,455 digits, while Python's int() takes 4300."""
     if len(text) <= _INT_DIGITS:
         return int(text)
     digits = text.removeprefix(b"-")
@@ -201,10 +201,8 @@ def _of_digits(digits: bytes) -> int:
 
 
 def variable_scale_decimal(text: bytes) -> bytes:
-    """numeric without scale: {scale, value}. NaN, Infinity and -Infinity have an empty value and scale 0, 1 and -1.
-
-    No reader takes an empty value for a number (Java's BigInteger refuses it).
-    """
+    """numeric without scale: {scale, value}. NaN, Infinity and -Infinity have an empty value and the scale 0, 1 and -1.
+    No reader takes an empty value for a number (Java's BigInteger refuses it)."""
     whole, _, fraction = text.partition(b".")
     if text in _SPECIAL_DECIMALS:
         return _SPECIAL_DECIMALS[text]
@@ -212,14 +210,14 @@ def variable_scale_decimal(text: bytes) -> bytes:
 
 
 def ordinary_decimal(text: bytes) -> bytes:
-    """The same, but NotedError for what is no number."""
+    """The same, but NotedError for NaN and the infinities."""
     if text in _SPECIAL_DECIMALS:
         raise NotedError(SPECIAL_NUMBER)
     return variable_scale_decimal(text)
 
 
 class Labels(dict[bytes, bytes]):
-    """An enum's labels and their Avro bytes; another one raises NotedError."""
+    """An enum's labels and their Avro bytes. Any other label raises NotedError."""
 
     def __missing__(self, label: bytes) -> bytes:
         raise NotedError(NEW_LABEL, label.decode(errors="replace"))

@@ -17,7 +17,7 @@ STRING_CODE: Final = "LENGTHS[len({0})] + {0}"
 BOOLEAN_CODE: Final = "BOOLEANS[{0}]"
 CALL_CODE: Final = "{encode}({0})"
 OUR_TYPE: Final = "ordertap.type"
-"""The parameter that names the PostgreSQL type of a string where Debezium's schema does not tell it."""
+"""The parameter that names a string's PostgreSQL type if Debezium's schema does not tell it."""
 
 OUR_ENCODING: Final = "ordertap.encoding"
 
@@ -61,7 +61,7 @@ def string(name: str | None = None, zero: bytes = b"", parameters: dict[str, str
 def our_string(
     type_name: str, encode: Callable[[bytes], bytes], zero: bytes, encoding: str | None = None, **rest: Any
 ) -> Kind:
-    """A string of which our reader knows what PostgreSQL type it was, and in what encoding."""
+    """A string whose PostgreSQL type and encoding our reader knows."""
     parameters = {OUR_TYPE: type_name} | ({OUR_ENCODING: encoding} if encoding else {})
     return Kind({"type": "string", "connect.parameters": parameters}, encode, zero, **rest)
 
@@ -71,7 +71,7 @@ UNKNOWN: Final = Kind("string", sized, b"", STRING_CODE, PLACEHOLDER, known=Fals
 
 
 def decimal_type(precision: int, scale: int, shown_precision: bool = True) -> dict[str, Any]:
-    """Connect's Decimal; Debezium leaves the precision out of the parameters where PostgreSQL gives none (money)."""
+    """Connect's Decimal. Debezium leaves the precision out of the parameters if PostgreSQL has none (money)."""
     parameters = {"scale": str(scale)}
     if shown_precision:
         parameters["connect.decimal.precision"] = str(precision)

@@ -18,7 +18,7 @@ _LONGEST_NUMERIC: Final = 131_089
 
 
 def source_type(column: Column, facts: ColumnFacts) -> dict[str, str]:
-    """The parameters of the column's field. Of a domain they are those of what it comes down to."""
+    """The parameters of the column's field; for a domain, those of its base type."""
     oid, typmod = (facts.base_oid, facts.base_typmod) if facts.base_oid else (column.type_oid, column.typmod)
     oid = ARRAY_ELEMENTS.get(oid, oid)
     length = _LENGTHS.get(oid, _unlimited)(typmod)

@@ -1,7 +1,7 @@
-"""From PostgreSQL's text of dates, times and intervals to Avro bytes, over PostgreSQL's whole range where Avro has it.
+"""From PostgreSQL's text of dates, times and intervals to Avro bytes, over PostgreSQL's whole range if Avro has it.
 
-As in schemas.types.encoders: anything but a text of the type raises one of its FAILURES.
-Source: PostgreSQL manual, "Date/Time Output"; Debezium's temporal types.
+As in schemas.types.encoders, anything that is not a text of the type raises one of its FAILURES. Source: PostgreSQL
+manual, "Date/Time Output"; Debezium's temporal types.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INFINITE_DATE: Final = 2_146_033_979  # what Debezium writes for date 'infinity'
 INFINITE_TIMESTAMP: Final = 2**63 - 1
 MINUS_INFINITE_TIMESTAMP: Final = -(2**63)
 AROUND: Final = 2**64 - 2
-"""The µs of PostgreSQL's last 30 years, from 294247-01-10, do not fit into a long. They go around to the far negative
+"""The µs of PostgreSQL's last 30 years, from 294247-01-10, do not fit into a long. They wrap around to the far negative
 numbers, as in Debezium, and two further, so that none is an infinity. No timestamp of PostgreSQL is before -AROUND /
 4."""
 
@@ -100,7 +100,7 @@ def milli_timestamp(text: bytes) -> bytes:
 
 
 def nano_timestamp(text: bytes) -> bytes:
-    """timestamp as ns since 1970; what is outside of 1677-09-21 to 2262-04-11 is an infinity, the ends of long."""
+    """timestamp as ns since 1970. Outside 1677-09-21 to 2262-04-11 it is an infinity, the ends of long."""
     moment = _timestamp(text)
     if moment is None:
         return _infinite(text)
@@ -122,15 +122,13 @@ def _iso(text: bytes, zone: bytes | None, digits: int = 0) -> bytes:
 
 
 def _with_digits(text: bytes, digits: int, before: int) -> bytes:
-    """Fills up with zeros to so many digits of a second; `before` is where the first digit stands."""
+    """Fills up with zeros to this many digits of a second. `before`: where the first digit is."""
     return (text if b"." in text else text + b".").ljust(before + digits, b"0") if digits else text
 
 
 def zoned_timestamp(digits: int, text: bytes) -> bytes:
-    """timestamptz under TimeZone UTC as ISO 8601 with Z; years before 0 with `-`, after 9999 with `+`, as in Java.
-
-    It has all `digits` of its column's precision, as in Debezium: `10:34:56.120000Z`.
-    """
+    """timestamptz under TimeZone UTC as ISO 8601 with Z; years before 0 with `-`, after 9999 with `+`, as in Java. It
+    has all `digits` of its column's precision, as in Debezium: `10:34:56.120000Z`."""
     if text[-3:] == b"+00" and text[4] == 45:
         return sized(_with_digits(text[:-3].replace(b" ", b"T"), digits, 20) + b"Z")
     return sized(text) if text in (b"infinity", b"-infinity") else _iso(text, b"+00", digits)
@@ -184,7 +182,7 @@ _ZONED_TIME = re.compile(rb"(\d\d:\d\d:\d\d(?:\.\d+)?)([+-]\d\d(?::\d\d){0,2})")
 
 
 def zoned_time(text: bytes) -> bytes:
-    """timetz as ISO 8601 with its own offset (Debezium moves it to UTC and so loses the zone that PostgreSQL keeps)."""
+    """timetz as ISO 8601 with its own offset (Debezium moves it to UTC and so loses the offset)."""
     found = _ZONED_TIME.fullmatch(text)
     if found is None:
         raise UnrepresentableError("not a time with time zone")
@@ -193,10 +191,9 @@ def zoned_time(text: bytes) -> bytes:
 
 
 def to_precision(digits: int, text: bytes) -> bytes:
-    """Rounds a time or timestamp, with its zone if it has one, to so many digits of a second, as a column does. The
+    """Rounds a time or timestamp, with its zone if it has one, to this many digits of a second, as a column does. The
     server rounds halves away from 2000-01-01, from where it counts. Only years of four digits have their fractions
-    rounded.
-    """
+    rounded."""
     found = _FRACTION.fullmatch(text)
     if found is None and b"." in text:
         raise UnrepresentableError("not a year of four digits")
@@ -231,11 +228,8 @@ def _interval_parts(text: bytes) -> tuple[int, int, int, int]:
 
 
 def micro_duration(text: bytes) -> bytes:
-    """interval under IntervalStyle postgres as µs; a month has 365.25/12 days, as in Debezium.
-
-    The infinite intervals of PostgreSQL 17 are the ends of long. An interval that is longer than a long counts, 292,271
-    years, is the longest.
-    """
+    """interval under IntervalStyle postgres as µs. A month has 365.25/12 days, as in Debezium. The infinite intervals
+    of PostgreSQL 17 are the ends of long. Longer intervals than fit into a long become the longest, 292,271 years."""
     if text in (b"infinity", b"-infinity"):
         return _infinite(text)
     years, months, whole_days, clock = _interval_parts(text)

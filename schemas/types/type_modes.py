@@ -22,10 +22,8 @@ BinaryMode: TypeAlias = Literal["bytes", "base64", "base64-url-safe", "hex"]
 
 
 class Modes(NamedTuple):
-    """How values travel where Debezium leaves a choice; the names are its options', the defaults its defaults.
-
-    `special_numbers` is ours: NaN and the infinities of numeric, for which Debezium writes null.
-    """
+    """How values travel where Debezium leaves a choice. Names and defaults are those of its options. `special_numbers`
+    is ours: NaN and the infinities of numeric, for which Debezium writes null."""
 
     decimal_handling_mode: DecimalMode = "precise"
     time_precision_mode: TimeMode = "adaptive"
@@ -44,7 +42,7 @@ class Modes(NamedTuple):
 
 
 Builder: TypeAlias = Callable[[int, Modes], Kind]
-"""Makes a kind of the type's typmod (-1 when it has none) and the modes."""
+"""Makes a kind from the type's typmod (-1 if it has none) and the modes."""
 
 _ANY_PRECISION: Final = Context(prec=200_000)  # more than PostgreSQL's longest numeric
 _MIDNIGHT: Final = b"00:00:00"
@@ -73,7 +71,7 @@ def _scaled(scale: int, text: bytes) -> bytes:
 
 
 def numeric(typmod: int, modes: Modes) -> Kind:
-    """numeric: Connect's Decimal when it has a scale, else VariableScaleDecimal; a string or a double by mode."""
+    """numeric: Connect's Decimal if it has a scale, else VariableScaleDecimal; a string or a double by mode."""
     scaled, exact = typmod >= 4, modes.special_numbers == "exact"
     precision, scale = numeric_scale(typmod) if scaled else (0, 0)
     zero = b"0." + b"0" * scale if scale > 0 else b"0"
@@ -94,7 +92,7 @@ def numeric(typmod: int, modes: Modes) -> Kind:
 
 
 def money(_typmod: int, modes: Modes) -> Kind:
-    """money: a decimal of money_fraction_digits, or by mode as numeric is."""
+    """money: a decimal with money_fraction_digits; by mode like numeric."""
     if modes.decimal_handling_mode == "double":
         return Kind("double", binary.money_double, b"$0.00")
     if modes.decimal_handling_mode == "string":
@@ -136,23 +134,23 @@ _TIMESTAMPS: Final[Mapping[str, Kind]] = {
 
 
 def rounding(kind: Kind, precision: int) -> Kind:
-    """The kind of a time or timestamp with so many digits of a second; -1 and 6 are all."""
+    """The kind of a time or timestamp with this many digits of a second; -1 and 6 are all."""
     return replace(kind, fit=partial(temporal.to_precision, precision)) if 0 <= precision < 6 else kind
 
 
 def date(_typmod: int, modes: Modes) -> Kind:
-    """date in days; by mode Connect's or an ISO text."""
+    """date in days; by mode Connect's date or an ISO text."""
     return _DATES.get(modes.time_precision_mode, _DAYS)
 
 
 def time(typmod: int, modes: Modes) -> Kind:
-    """time in ms or µs by its precision; one of them, ns or an ISO text by mode."""
+    """time in ms or µs by its precision; by mode one of them, ns or an ISO text."""
     adapted = _MILLI_TIME if 0 <= typmod <= 3 else _MICRO_TIME
     return rounding(_TIMES.get(modes.time_precision_mode, adapted), typmod)
 
 
 def timestamp(typmod: int, modes: Modes) -> Kind:
-    """timestamp in ms or µs by its precision; one of them, ns or an ISO text by mode."""
+    """timestamp in ms or µs by its precision; by mode one of them, ns or an ISO text."""
     adapted = _MILLI_TIMESTAMP if 0 <= typmod <= 3 else _MICRO_TIMESTAMP
     return rounding(_TIMESTAMPS.get(modes.time_precision_mode, adapted), typmod)
 
@@ -162,7 +160,7 @@ _INTERVAL: Final = Kind(_debezium("string", "Interval"), temporal.interval_text,
 
 
 def interval(_typmod: int, modes: Modes) -> Kind:
-    """interval in µs with months of average length, or an ISO text with all of its parts."""
+    """interval in µs with months of average length, or an ISO text with all its parts."""
     return _INTERVAL if modes.interval_handling_mode == "string" else _DURATION
 
 
@@ -170,7 +168,7 @@ _BYTEA: Final = Kind("bytes", encoders.bytea, b"\\x", unavailable=PLACEHOLDER)
 
 
 def bytea(_typmod: int, modes: Modes) -> Kind:
-    """bytea as bytes or as a text of them."""
+    """bytea as bytes, or as text."""
     mode = modes.binary_handling_mode
     if mode == "bytes":
         return _BYTEA

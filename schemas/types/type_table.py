@@ -28,7 +28,7 @@ SESSION_SETTINGS: Final = {
     "lc_monetary": "C",
     "client_encoding": "UTF8",
 }
-"""What each session must have set whose text is encoded here: the walsender's and the snapshot's."""
+"""Settings of each session whose text is encoded here: the walsender's and the snapshot's."""
 
 DEFAULT_MODES: Final = Modes()
 
@@ -38,7 +38,7 @@ def _always(kind: Kind) -> Builder:
 
 
 def _bit(typmod: int, _modes: Modes) -> Kind:
-    if typmod == -1:  # of CREATE TABLE AS: any length, as bit varying
+    if typmod == -1:  # from CREATE TABLE AS: any length, as bit varying
         return TEXT
     if typmod == 1:
         return Kind("boolean", encoders.bit_boolean, b"0")
@@ -136,13 +136,12 @@ _BY_NAME: Final[dict[str, Builder]] = {
     "ltree": _always(string("io.debezium.data.Ltree")),
     "isbn": _always(TEXT),
 }
-"""Types of extensions, whose OIDs differ from one database to the next."""
+"""Types of extensions, whose OIDs differ between databases."""
 
 
 def kind_of(column: Column, facts: ColumnFacts, modes: Modes = DEFAULT_MODES) -> Kind:
-    """The table's row for a column; UNKNOWN for a type that it does not have. A column that was declared with more than
-    one dimension travels as PostgreSQL's text, because an Avro array has only one.
-    """
+    """The table's row for a column; UNKNOWN if there is none. A column that was declared with more than one dimension
+    travels as PostgreSQL's text, because an Avro array has only one."""
     kind = _kind(column.type_oid, column.typmod, facts, modes)
     return text_kind(modes) if facts.dimensions > 1 and _is_array(kind) else kind
 

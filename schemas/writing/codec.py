@@ -44,7 +44,7 @@ _SOME: Final = b"\x02"  # branch 1 of ["null", T]
 
 
 def _tails(origin: bytes = _NULL + _NULL) -> dict[str, bytes]:
-    """The bytes behind the LSN, by operation: xmin (null), origin and origin_lsn, the transaction block (null), and
+    """The bytes after the LSN, by operation: xmin (null), origin and origin_lsn, the transaction block (null), and
     op."""
     return {op: _NULL + origin + _NULL + sized(op.encode()) for op in "crudt"}
 
@@ -53,7 +53,7 @@ _NO_ORIGIN: Final = _tails()
 
 
 class SourcePrefix(NamedTuple):
-    """The parts of `source` and of the envelope that are the same for all rows of a transaction, as Avro bytes."""
+    """The parts of `source` and of the envelope that all rows of a transaction share, as Avro bytes."""
 
     head: bytes  # version … db and the branch of sequence
     sequence: bytes  # the text of sequence up to the row's own LSN
@@ -74,17 +74,17 @@ class SourcePrefix(NamedTuple):
         return self._replace(tails={op: tail[: -at - 1] + block + tail[-at:] for op, tail in self.tails.items()})
 
     def second(self) -> SourcePrefix:
-        """The prefix of the second record of the same change: the same, because records do not say their place."""
+        """The prefix of the second record of the same change: the same, because records do not tell their place."""
         return self
 
 
 class PlacedPrefix(SourcePrefix):
-    """A prefix that says the row's place."""
+    """A prefix with the row's place."""
 
     behind: SourcePrefix
 
     def second(self) -> SourcePrefix:
-        """The prefix with the next place, which the second half of a key change has."""
+        """The prefix with the next place, for the second half of a key change."""
         return self.behind
 
 
@@ -99,16 +99,13 @@ class SourceOrigin:
         self._streamed = b"\x00" + sized(b"false") + self._database
 
     def transaction(self, xid: int, commit_us: int, last_commit_lsn: int, now_ns: int) -> SourcePrefix:
-        """What the rows of a streamed transaction share, in all tables.
-
-        `commit_us` is its commit time (µs since 1970), `last_commit_lsn` the end of the commit before it, `now_ns` our
-        clock.
-        """
+        """What the rows of a streamed transaction share, in all tables. `commit_us`: its commit time (µs since 1970).
+        `last_commit_lsn`: the end of the commit before it. `now_ns`: our clock."""
         start = b'["%d","' % last_commit_lsn
         return self._prefix(self._streamed, start, commit_us, _SOME + self._long_bytes(xid) + _SOME, now_ns)
 
     def alone(self, last_commit_lsn: int, now_ns: int) -> SourcePrefix:
-        """The prefix of a logical message outside of transactions: no txId, and our clock for a commit time."""
+        """The prefix of a logical message outside transactions: no txId, and our clock as commit time."""
         return self._prefix(self._streamed, b'["%d","' % last_commit_lsn, now_ns // 1000, _NULL + _SOME, now_ns)
 
     def snapshot(self, snapshot_us: int, now_ns: int, marker: str = "true") -> SourcePrefix:
@@ -226,10 +223,11 @@ def compile_codec(
 
 
 def key_indexes(relation: Relation, facts: TableFacts, rules: ColumnRules = NO_RULES) -> tuple[int, ...]:
-    """Which columns make the record's key, in its order. They are the flagged ones, because deletes carry these. Under
-    FULL, where all are flagged, and where none is, they are those of the catalogue's primary key, or else of its first
-    unique index, if the relation still has all of its columns. An index with a column that the rules hide does not
-    count: the key would show it.
+    """Which columns make the record's key, in its order.
+
+    They are the flagged ones, because deletes carry these. If all are flagged (FULL) or none, they are the catalogue's
+    primary key, or else its first unique index, if the relation still has all of its columns. An index with a column
+    that the rules hide does not count: the key would show it.
     """
     position = {column.name: index for index, column in enumerate(relation.columns)}
     unique = next((columns for columns in facts.unique_indexes if rules.hidden.isdisjoint(columns)), ())
@@ -240,7 +238,7 @@ def key_indexes(relation: Relation, facts: TableFacts, rules: ColumnRules = NO_R
     if relation.replica_identity in ("f", "n"):
         return primary
     flagged = tuple(index for index, column in enumerate(relation.columns) if column.key)
-    by_index = not flagged and not facts.primary_key  # a table that the log knows no key of, and the catalogue neither
+    by_index = not flagged and not facts.primary_key  # neither the log nor the catalogue knows a key
     return primary if by_index or set(primary) == set(flagged) else flagged
 
 
@@ -266,16 +264,14 @@ def _column(
 
 
 def _described(field: Field, column: Column, facts: ColumnFacts, rules: ColumnRules) -> Field:
-    """The field with what the settings want to be said of its column."""
+    """The field with what the settings want its schema to say about the column."""
     source = source_type(column, facts) if column.name in rules.typed else {}
     return replace(field, doc=facts.comment if rules.commented else None, source=source)
 
 
 def fill_unchanged(cells: Cells, old: Cells, only: tuple[int, ...] | None = None) -> Cells:
-    """The new row with the old one's values where the log did not repeat them.
-
-    `only` are the columns that the old row has, None: all (replica identity FULL).
-    """
+    """The new row with the old one's values where the log did not repeat them. `only`: the columns that the old row
+    has; None: all (replica identity FULL)."""
     if only is not None:
         old = tuple(was if index in only else UNCHANGED for index, was in enumerate(old))
     return tuple(was if cell is UNCHANGED else cell for cell, was in zip(cells, old, strict=True))
@@ -305,7 +301,7 @@ class Encoder:
             self.record = compiled.Record(columns, key, self._key_head, self._after, codec.table_bytes, self.record)
         unsent = [name for i, name in enumerate(codec.field_names) if name and i not in codec.layout.identity]
         self.key_only_unchanged = unchanged_header(unsent) if unsent else None
-        """The value of the header `ordertap.unchanged` for a delete of which only the key was sent."""
+        """The value of the header `ordertap.unchanged` for a delete if only the key was sent."""
 
     @property
     def key_columns(self) -> tuple[str, ...]:
@@ -314,7 +310,7 @@ class Encoder:
 
     @property
     def own_key(self) -> tuple[str, ...]:
-        """The names of the columns by which the table itself tells its rows apart, in their order."""
+        """The names of the columns by which the table itself identifies its rows, in their order."""
         return self._codec.own_key
 
     @property
@@ -324,12 +320,12 @@ class Encoder:
 
     @property
     def shares_keys(self) -> bool:
-        """Whether rows that the table itself tells apart may have the same key."""
+        """Whether rows that are different to the table may have the same key."""
         return not set(self._codec.own_key) <= set(self._codec.key_columns)
 
     @property
     def identity(self) -> tuple[int, ...]:
-        """Which columns an old row has of which only a part was sent."""
+        """Which columns an old row has if only a part of it was sent."""
         return self._codec.layout.identity
 
     @property
@@ -347,7 +343,7 @@ class Encoder:
             return self._key_head + self._named(self._codec.layout.careful_key, cells)
 
     def row_of(self, key: bytes) -> bytes:
-        """What a key says of its row, without the version of the schema."""
+        """The part of a key that identifies its row, without the version of the schema."""
         return key[wire.FRAME_SIZE :]
 
     def key_json(self, cells: Cells) -> bytes:
@@ -357,7 +353,7 @@ class Encoder:
 
     @property
     def codec(self) -> Codec:
-        """What it writes."""
+        """The codec that it uses."""
         return self._codec
 
     @property
@@ -366,7 +362,7 @@ class Encoder:
         return self._codec.notes
 
     def read_frame(self, prefix: SourcePrefix, lsn: int) -> tuple[bytes | None, bytes, bytes]:
-        """What stands before the key (None without one), before the row and after it in each record of op r."""
+        """What comes before the key (None without one), before the row and after it in each record of op r."""
         return self._key_head, self._after, b"".join(self._source(prefix, lsn, "r"))
 
     def create(self, prefix: SourcePrefix, lsn: int, cells: Cells) -> bytes:
@@ -378,13 +374,13 @@ class Encoder:
         return b"".join((self._after, self.row(cells), *self._source(prefix, lsn, "r")))
 
     def update(self, prefix: SourcePrefix, lsn: int, cells: Cells, old: Cells | None = None) -> bytes:
-        """Op u; `old` is the whole old row (replica identity FULL) when the log has it."""
+        """Op u. `old`: the whole old row (replica identity FULL), if the log has it."""
         if old is None:
             return b"".join((self._after, self.row(cells), *self._source(prefix, lsn, "u")))
         return b"".join((self._before, self.row(old), _SOME, self.row(cells), *self._source(prefix, lsn, "u")))
 
     def delete(self, prefix: SourcePrefix, lsn: int, old: Cells, key_only: bool = False) -> bytes:
-        """Op d; `key_only` says that only the key's columns of `old` were sent: send `key_only_unchanged` with it."""
+        """Op d. `key_only`: only the key's columns of `old` were sent; send `key_only_unchanged` with it."""
         row = self._named(self._codec.layout.key_only, old) if key_only else self.row(old)
         return b"".join((self._before, row, _NULL, *self._source(prefix, lsn, "d")))
 
@@ -393,7 +389,7 @@ class Encoder:
         return b"".join((self._both, *self._source(prefix, lsn, "t")))
 
     def unchanged(self, cells: Cells) -> bytes | None:
-        """The value of the header `ordertap.unchanged`; None when every value was sent."""
+        """The value of the header `ordertap.unchanged`; None if every value was sent."""
         if UNCHANGED not in cells:
             return None
         names = self._codec.field_names
@@ -401,7 +397,7 @@ class Encoder:
         return unchanged_header(unsent) if unsent else None
 
     def row(self, cells: Cells) -> bytes:
-        """The row's Avro bytes, as they stand in `before` and `after`."""
+        """The row's Avro bytes, as in `before` and `after`."""
         try:
             return self._codec.code.row(cells)
         except FAILURES:

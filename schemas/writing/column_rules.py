@@ -1,4 +1,4 @@
-"""What is left out of a table's records, and what stands in place of values that must not be seen.
+"""What is left out of a table's records, and what replaces values that must not be seen.
 
 A mask is part of a column's kind: there is no way to write the column without it. Names and results are Debezium's.
 Source: Debezium's PostgreSQL connector, `column.mask.with.<n>.chars`, `column.truncate.to.<n>.chars`,
@@ -25,8 +25,8 @@ _PYTHON_NAMES: Final[dict[Algorithm, str]] = {
     "MD5": "md5", "SHA-1": "sha1", "SHA-224": "sha224", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512",
     "SHA3-224": "sha3_224", "SHA3-256": "sha3_256", "SHA3-384": "sha3_384", "SHA3-512": "sha3_512",
 }  # fmt: skip
-_LENGTHS: Final = {1042: 4, 1043: 4}  # char(n), varchar(n): what their typmod is more than n
-_TSVECTOR: Final = string("io.debezium.data.TsVector").avro  # a plain text behind its name
+_LENGTHS: Final = {1042: 4, 1043: 4}  # char(n), varchar(n): typmod minus n
+_TSVECTOR: Final = string("io.debezium.data.TsVector").avro  # a plain text with a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Truncated:
 
 @dataclass(frozen=True, slots=True)
 class Hashed:
-    """The hash of salt and UTF-8 text, in hexadecimal, cut to the column's length where it has one. NULL stays NULL."""
+    """The hash of salt and UTF-8 text, in hexadecimal, cut to the column's length if it has one. NULL stays NULL."""
 
     algorithm: Algorithm
     salt: bytes = field(repr=False)
@@ -55,11 +55,9 @@ Mask: TypeAlias = Asterisks | Truncated | Hashed
 
 
 class ColumnRules(NamedTuple):
-    """What the settings say of one table's columns, by their names. `excluded` columns are left out, and may not belong
-    to the key. `unlisted` columns are left out unless they belong to the key. `key` are the columns of the record's key
-    in place of the table's own; empty: the table's. The schema says of those that are `typed` what they are in
-    PostgreSQL, and all comments where `commented`.
-    """
+    """What the settings say about one table's columns, by name. `excluded`: left out; they may not be in the key.
+    `unlisted`: left out unless they are in the key. `key`: the columns of the record's key; empty: the table's own key.
+    `typed`: columns whose schema tells their PostgreSQL type. `commented`: the schema has all comments."""
 
     excluded: frozenset[str] = frozenset()
     unlisted: frozenset[str] = frozenset()
@@ -78,11 +76,8 @@ NO_RULES: Final = ColumnRules()
 
 
 def chosen_key(relation: Relation, names: tuple[str, ...]) -> tuple[int, ...]:
-    """The indexes of the columns that the settings choose for the key.
-
-    SettingsError when a column is not there, or when old rows in the log do not have it: nobody would see a change of
-    the key, and a delete would have no key.
-    """
+    """The indexes of the columns that the settings choose for the key. SettingsError if a column does not exist, or if
+    old rows in the log do not have it: nobody would see a change of the key, and a delete would have no key."""
     position = {column.name: index for index, column in enumerate(relation.columns)}
     missing = [name for name in names if name not in position]
     if missing:
@@ -101,9 +96,8 @@ def chosen_key(relation: Relation, names: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def kept_columns(relation: Relation, rules: ColumnRules, key: frozenset[int]) -> tuple[int, ...]:
-    """The indexes of the columns that records have; SettingsError when a rule would leave out or hide the key. In Kafka
-    the key says which row it is, and in the position which rows were read last.
-    """
+    """The indexes of the columns that records have. SettingsError if a rule would leave out or hide the key: in Kafka
+    the key identifies the row, and in the position it says which rows were read last."""
     for index in sorted(key):
         name = relation.columns[index].name
         if name in rules.excluded:
@@ -124,7 +118,7 @@ def kept_columns(relation: Relation, rules: ColumnRules, key: frozenset[int]) ->
 
 
 def masked(kind: Kind, mask: Mask, relation: Relation, column: Column, facts: ColumnFacts) -> Kind:
-    """The kind of a masked column; SettingsError when the column does not travel as plain text."""
+    """The kind of a masked column. SettingsError if the column does not travel as plain text."""
     if kind.avro == _TSVECTOR:
         kind = replace(kind, avro="string")
     if kind.avro != "string":
@@ -177,7 +171,7 @@ def _hash(mask: Hashed, length: int | None) -> Callable[[bytes], bytes]:
 
 
 def _text_length(column: Column, facts: ColumnFacts) -> int | None:
-    """n of a varchar(n) or char(n), also under a domain."""
+    """n of a varchar(n) or char(n), also for a domain."""
     for oid, typmod in ((column.type_oid, column.typmod), (facts.base_oid, facts.base_typmod)):
         if oid in _LENGTHS:
             return typmod - _LENGTHS[oid] if typmod >= _LENGTHS[oid] else None

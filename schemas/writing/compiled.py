@@ -1,4 +1,4 @@
-"""Which way rows go: by the compiled module (rowpath.pyx) where it was built, else by plain Python."""
+"""How rows are encoded: by the compiled module (rowpath.pyx) if it was built, else in plain Python."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ else:
 
 
 def rowpath() -> ModuleType | None:
-    """The module; None where it was not built, or where the environment wants plain Python."""
+    """The module; None if it was not built, or if the environment asks for plain Python."""
     return None if wants_pure_python() else _rowpath
 
 
 def way_of_rows() -> str:
-    """Which way rows go, in words."""
+    """How rows are encoded, in words."""
     if wants_pure_python():
         return "plain Python (ORDERTAP_PURE_PYTHON)"
     return "plain Python (the compiled module was not built)" if _rowpath is None else "compiled"

@@ -1,4 +1,5 @@
-"""JSON text with its schema: that of Kafka Connect's JsonConverter with `schemas.enable=true`, `{"schema", "payload"}`.
+"""JSON text with its schema, as Kafka Connect's JsonConverter writes it with `schemas.enable=true`: `{"schema",
+"payload"}`.
 
 Source: Apache Kafka, org.apache.kafka.connect.json.JsonConverter (asJsonSchema) and JsonSchema.
 """
@@ -21,7 +22,7 @@ _TEXT: Final = {"type": "string", "optional": False}
 
 
 def json_with_schema(schema: Schema) -> Callable[[bytes], bytes]:
-    """What makes JSON text of a record's Avro bytes, as json_text, with the schema in each."""
+    """A function from a record's Avro bytes to JSON text, like json_text, with the schema in each."""
     text = json_text(schema)
     head = json.dumps({"schema": connect_schema(schema)}, ensure_ascii=False, separators=(",", ":"))
     before = head.encode()[:-1] + b',"payload":'
@@ -29,12 +30,13 @@ def json_with_schema(schema: Schema) -> Callable[[bytes], bytes]:
 
 
 def connect_schema(schema: Schema) -> dict[str, Any]:
-    """Connect's schema of an Avro record of ours, as JSON; what Avro only names the second time is written out."""
+    """Connect's schema of an Avro record of ours, as JSON. Records that Avro only names the second time are written
+    out."""
     return _shown(schema, {})
 
 
 def _shown(avro: Any, named: dict[str, Any], optional: bool = False) -> dict[str, Any]:
-    """`named` are the records met so far, by the names that Avro may call them."""
+    """`named`: the records so far, by the names that Avro may use for them."""
     if isinstance(avro, list):  # ours are of null and a type
         return _shown(next(branch for branch in avro if branch != "null"), named, "null" in avro)
     if isinstance(avro, str):

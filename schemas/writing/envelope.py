@@ -16,10 +16,8 @@ from schemas.types.kind import AvroType, Schema
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column as a field of a record; `default` is its Avro JSON default when `has_default`.
-
-    `source` are parameters that say what the column is in PostgreSQL (types.source_type): of a row's field alone.
-    """
+    """A column as a field of a record. `default`: its Avro JSON default if `has_default`. `source`: parameters with its
+    PostgreSQL type (types.source_type), only for a row's field."""
 
     name: str
     avro: AvroType
@@ -49,12 +47,12 @@ def adjust_namespace(topic: str) -> str:
 
 
 def topic_name(prefix: str, table: str) -> str:
-    """The topic of a table, `prefix.schema.table`, with `_` for what Kafka does not take in a name."""
+    """The topic of a table, `prefix.schema.table`, with `_` for characters that Kafka does not allow."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", f"{prefix}.{table}")
 
 
 def field_names(table: str, columns: Sequence[str]) -> tuple[str, ...]:
-    """The adjusted names of a table's columns; DataError when two of them become the same."""
+    """The adjusted names of a table's columns. DataError if two of them become the same."""
     seen: dict[str, str] = {}
     for column in columns:
         other = seen.setdefault(adjust_name(column), column)
@@ -74,7 +72,7 @@ def key_schema(topic: str, fields: Sequence[Field]) -> Schema:
 def value_schema(topic: str, fields: Sequence[Field]) -> Schema:
     """`<topic>.Envelope` with the row as `<topic>.Value`, in the order of fields of Debezium 3.x."""
     row = _record(topic, "Value", _fields(fields))
-    del row["namespace"]  # that of the envelope around it
+    del row["namespace"]  # the envelope's namespace applies
     envelope: list[Schema] = [
         {"name": "before", "type": ["null", row], "default": None},
         {"name": "after", "type": ["null", "Value"], "default": None},
@@ -103,7 +101,7 @@ def _fields(fields: Sequence[Field]) -> list[Schema]:
 
 
 def _field(field: Field, named: set[str]) -> Schema:
-    """One field; `named` collects the records defined so far, which Avro defines once and then calls by name."""
+    """One field. `named` collects the records so far: Avro defines each once, and then refers to it by name."""
     avro = _with_parameters(_reference(field.avro, named), field.source)
     if field.has_default:
         avro = ({"type": avro} if isinstance(avro, str) and "." not in avro else avro)  # fmt: skip
@@ -122,7 +120,7 @@ def _field(field: Field, named: set[str]) -> Schema:
 
 
 def _with_parameters(avro: AvroType, source: Mapping[str, str]) -> AvroType:
-    if not source or (isinstance(avro, str) and "." in avro):  # a record's are where it is defined
+    if not source or (isinstance(avro, str) and "." in avro):  # a record's parameters are where it is defined
         return avro
     avro = {"type": avro} if isinstance(avro, str) else avro
     if avro["type"] == "record":  # other columns call it by name

@@ -1,6 +1,7 @@
-"""Records as JSON text without a schema registry: the Avro record is made as always, and then shown as JSON.
+"""Records as JSON text without a schema registry: the Avro record is made as usual, and then shown as JSON.
 
-A TextOf makes of a schema what makes JSON text of its Avro bytes: json_text, or json_with_schema."""
+A TextOf makes, from a schema, the function from its Avro bytes to JSON text: json_text or json_with_schema.
+"""
 
 from __future__ import annotations
 
@@ -18,26 +19,27 @@ from schemas.writing.codec import Codec, Encoder, SourcePrefix
 
 TextOf: TypeAlias = Callable[[Schema], Callable[[bytes], bytes]]
 
-_ID: Final = 0  # in front of Avro bytes that nobody sees
+_ID: Final = 0  # schema id before Avro bytes that nobody sees
 
 
 class RowText:
-    """The JSON text of a table's keys and values that an Encoder wrote."""
+    """Makes JSON text of the keys and values that a table's Encoder writes."""
 
     def __init__(self, codec: Codec, text_of: TextOf = json_text) -> None:
         self._key = None if codec.key_schema is None else text_of(codec.key_schema)
         self._value = text_of(codec.value_schema)
 
     def key(self, framed: bytes | None) -> bytes | None:
-        """Of a key in the wire format; None for none."""
+        """The JSON of a key in the wire format; None for None."""
         return None if framed is None or self._key is None else self._key(framed[FRAME_SIZE:])
 
     def value(self, framed: bytes) -> bytes:
-        """Of a value in the wire format."""
+        """The JSON of a value in the wire format."""
         return self._value(framed[FRAME_SIZE:])
 
     def before(self, produce: Callable[..., object]) -> Callable[..., object]:
-        """A function that takes topic, value, key and more, as `produce` does, but value and key in the wire format."""
+        """A function with the parameters of `produce` (topic, value, key and more), but with value and key in the wire
+        format."""
 
         def produce_text(topic: str, value: bytes, key: bytes | None, *more: Any) -> None:
             produce(topic, self.value(value), self.key(key), *more)
@@ -46,8 +48,8 @@ class RowText:
 
 
 class JsonEncoder(Encoder):
-    """An Encoder whose keys and values are JSON text. Its codec, and the `read_frame` that a snapshot takes, are
-    Avro's; RowText makes text of them."""
+    """An Encoder whose keys and values are JSON text. Its codec, and the `read_frame` for snapshots, are Avro's;
+    RowText makes text of them."""
 
     __slots__ = ("_text", "text_of")
 
@@ -64,36 +66,36 @@ class JsonEncoder(Encoder):
         self.record = record_text
 
     def key(self, cells: Cells) -> bytes | None:
-        """As Encoder; `{"id":1}`."""
+        """See Encoder. A key is `{"id":1}`."""
         return self._text.key(super().key(cells))
 
     def row_of(self, key: bytes) -> bytes:
-        """As Encoder."""
+        """See Encoder."""
         return key if self.text_of is json_text else json.dumps(json.loads(key)["payload"]).encode()
 
     def create(self, prefix: SourcePrefix, lsn: int, cells: Cells) -> bytes:
-        """As Encoder."""
+        """See Encoder."""
         return self._text.value(super().create(prefix, lsn, cells))
 
     def read(self, prefix: SourcePrefix, lsn: int, cells: Cells) -> bytes:
-        """As Encoder."""
+        """See Encoder."""
         return self._text.value(super().read(prefix, lsn, cells))
 
     def update(self, prefix: SourcePrefix, lsn: int, cells: Cells, old: Cells | None = None) -> bytes:
-        """As Encoder."""
+        """See Encoder."""
         return self._text.value(super().update(prefix, lsn, cells, old))
 
     def delete(self, prefix: SourcePrefix, lsn: int, old: Cells, key_only: bool = False) -> bytes:
-        """As Encoder."""
+        """See Encoder."""
         return self._text.value(super().delete(prefix, lsn, old, key_only))
 
     def truncate(self, prefix: SourcePrefix, lsn: int) -> bytes:
-        """As Encoder."""
+        """See Encoder."""
         return self._text.value(super().truncate(prefix, lsn))
 
 
 class JsonRegistry:
-    """Stands for a Registry: it takes every schema, and gives ids that nobody outside of this process sees."""
+    """Takes the place of a Registry: takes every schema, and gives ids that nobody outside this process sees."""
 
     def __init__(self, text_of: TextOf = json_text) -> None:
         self.text_of = text_of
@@ -108,26 +110,26 @@ class JsonRegistry:
         return self._texts[schema_id](avro)
 
     def register(self, subject: str, schema: Schema) -> int:
-        """As Registry says."""
+        """See Registry."""
         known = self._ids.setdefault(canonical(schema), len(self._schemas))
         if known == len(self._schemas):
             self._schemas.append(schema)
         return known
 
     def schema(self, schema_id: int) -> Schema:
-        """As Registry says."""
+        """See Registry."""
         if not 0 <= schema_id < len(self._schemas):
             raise DataError(f"schema {schema_id} is not one of this process")
         return self._schemas[schema_id]
 
     def latest(self, subject: str) -> Schema | None:
-        """As Registry says: nothing is kept of former versions."""
+        """See Registry. No former versions are kept."""
 
     def check(self) -> None:
-        """As Registry says: always there."""
+        """See Registry. It is always there."""
 
     def try_out(self, subject: str, schema: Schema) -> None:
-        """As Registry says: every schema is compatible here."""
+        """See Registry. Every schema is compatible here."""
 
     def close(self) -> None:
-        """As Registry says: nothing is open."""
+        """See Registry. Nothing is open."""

@@ -1,4 +1,4 @@
-"""A row's layout in Avro, and the certain way to write it: cell by cell, with the name of the column that fails."""
+"""A row's layout in Avro, and the careful way to write it: cell by cell, with the name of a column that fails."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ class WidenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ColumnCodec:
-    """One column: its kind, and the Avro bytes of its union's branches (`null` is None where NULL is not allowed). A
-    `skipped` column is in the log's rows and in no record; its `encode` gives nothing. `default` are the bytes of the
-    column's default, if the schema has it. `notes` takes what was noted of its values: (column, what).
-    """
+    """One column: its kind, and the Avro bytes of its union's branches (`null`: None if NULL is not allowed). A
+    `skipped` column is in the log's rows and in no record; its `encode` returns nothing. `default`: the bytes of the
+    column's default, if the schema has it. `notes` collects notes on its values: (column, what)."""
 
     name: str
     field: Field
@@ -39,7 +38,7 @@ class ColumnCodec:
     notes: set[tuple[str, str]] = dataclasses.field(default_factory=set, compare=False)
 
     def encode(self, cell: Cell) -> bytes:
-        """One cell with everything checked; raises WidenError or DataError with the column's name."""
+        """Encodes one cell with every check. WidenError or DataError with the column's name."""
         if self.skipped:
             return b""
         if cell is UNCHANGED:
@@ -67,34 +66,32 @@ class ColumnCodec:
         return self.null
 
     def unsent(self) -> bytes:
-        """What stands in the record for a value that the log does not carry; the header names the column."""
+        """Stands in the record for a value that the log does not carry; the header names the column."""
         if self.kind.unavailable is not None:
             return self.present + self.kind.unavailable
         return self.zero() if self.null is None else self.null
 
     def unknown(self) -> bytes:
-        """What stands for the column in an old row of which only the key was sent."""
+        """Stands for the column in an old row of which only the key was sent."""
         if self.default is not None:
             return self.present + self.default
         return self.zero() if self.null is None else self.null
 
     def zero(self) -> bytes:
-        """What stands for "no value" in a field that allows no null."""
+        """Stands for "no value" in a field that allows no null."""
         return self.present + self.kind.encode(self.kind.zero)
 
 
 class RowLayout(NamedTuple):
-    """The columns of a table in order, and which of them are the key (indexes, in the key's order).
-
-    `identity` are those that an old row of which only a part was sent (pgoutput's K) has.
-    """
+    """The columns of a table in order, and which of them are the key (indexes, in the key's order). `identity`: the
+    columns of an old row of which only a part was sent (pgoutput's K)."""
 
     columns: tuple[ColumnCodec, ...]
     key: tuple[int, ...]
     identity: tuple[int, ...]
 
     def careful(self, cells: Cells) -> bytes:
-        """The row cell by cell: slow, takes UNCHANGED, and names the column that fails."""
+        """The row cell by cell: slow, accepts UNCHANGED, and names the column that fails."""
         self._check(cells)
         return b"".join(column.encode(cell) for column, cell in zip(self.columns, cells, strict=True))
 
@@ -105,7 +102,7 @@ class RowLayout(NamedTuple):
 
     def key_only(self, cells: Cells) -> bytes:
         """An old row of which only the identity was sent. The other columns have their default, as in Debezium, else
-        null, or zero where null is not allowed."""
+        null, or zero if null is not allowed."""
         self._check(cells)
         parts = []
         for index, column in enumerate(self.columns):

@@ -17,7 +17,7 @@ _NULL: Final = b"\x00"
 def message_schema() -> Schema:
     """The value's schema, in Debezium 3.x's order of fields."""
     source = static_schema("Source")
-    del source["namespace"]  # that of the record around it
+    del source["namespace"]  # the enclosing record's namespace applies
     return {
         "type": "record",
         "name": "MessageValue",
@@ -40,14 +40,14 @@ def message_key(prefix: str) -> bytes:
 
 
 def message_value(source: SourcePrefix, lsn: int, now_ns: int, prefix: str, content: bytes) -> bytes:
-    """Avro of message_schema; `source` is that of the message's transaction, `now_ns` our clock."""
+    """Avro of message_schema. `source`: the message's transaction. `now_ns`: our clock."""
     text = b'%s%d"]' % (source.sequence, lsn)
     no_table = sized(b"") * 2  # schema and table
     return b"".join(
         (
             sized(b"m"), _SOME, long_bytes(now_ns // 10**6),
             source.head, LENGTHS[len(text)], text, source.times, no_table, source.xid, long_bytes(lsn),
-            source.tails["c"][:-2],  # all but the op: here it stands first
+            source.tails["c"][:-2],  # all but the op, which stands first here
             _SOME, sized(prefix.encode()), _SOME, sized(content),
         )
     )  # fmt: skip

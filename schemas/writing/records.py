@@ -29,8 +29,7 @@ ABORTED: Final = "ABORTED"
 
 
 def encode(schema: Schema, record: Mapping[str, Any]) -> bytes:
-    """A record as Avro bytes, without the frame that has the schema's id. This is for rare records; rows have the
-    codec."""
+    """A record as Avro bytes, without the frame that has the schema's id. For rare records; rows have the codec."""
     out = io.BytesIO()
     fastavro.schemaless_writer(out, _parsed(json.dumps(schema)), dict(record))
     return out.getvalue()
@@ -73,10 +72,8 @@ def snapshot_notice(
     rows: Mapping[str, int] | None = None,
     incremental: bool = False,
 ) -> dict[str, Any]:
-    """The value of a notification about a snapshot.
-
-    `table` and `rows_scanned` for TABLE_SCAN_COMPLETED, `rows` (of all tables) for COMPLETED.
-    """
+    """The value of a notification about a snapshot. `table` and `rows_scanned`: for TABLE_SCAN_COMPLETED. `rows` (of
+    all tables): for COMPLETED."""
     data = {
         "connector_name": connector,
         "snapshot_id": snapshot_id,

@@ -2,8 +2,8 @@
 
 `record` goes from pgoutput's message to Kafka's key and value in one function, `row` and `key` from the cells of a row.
 They fail (encoders.FAILURES) on everything unusual: a NULL in a NOT NULL column, a value that was not sent, a bad text.
-Such a row then goes the certain way (RowLayout.careful), which finds the column and says what is wrong.
-Source: PostgreSQL manual, "Logical Replication Message Formats", TupleData.
+Such a row then goes the careful way (RowLayout.careful), which finds the column and says what is wrong. Source:
+PostgreSQL manual, "Logical Replication Message Formats", TupleData.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ RowEncoder = Callable[[Cells], bytes]
 RecordEncoder = Callable[..., tuple[bytes | None, bytes]]
 
 NEW_TUPLE: Final = 6
-"""Where the new row's TupleData begins in an Insert, and in an Update that brings nothing of the old row."""
+"""Where the new row's TupleData begins in an Insert, and in an Update without an old row."""
 
 _SPACE: Final = {name: getattr(encoders, name) for name in ("LENGTHS", "BOOLEANS", "SMALL_INTEGERS", "long_bytes")}
 
 
 class RowCode(NamedTuple):
-    """The generated functions of a layout, and their source (to be read by people)."""
+    """The generated functions of a layout, and their source for people."""
 
     source: str
     row: RowEncoder
@@ -39,8 +39,8 @@ class RowCode(NamedTuple):
     def record(self, key_head: bytes | None, value_head: bytes, table: bytes) -> RecordEncoder:
         """`record(data, prefix, lsn, op)`: (key, value) of the new row in an Insert or Update message.
 
-        `key_head` (None: a table without key) and `value_head` begin key and value, `table` are schema and name in
-        `source`; `prefix` is a codec.SourcePrefix, `op` one of "c" and "u".
+        `key_head` (None: a table without key) and `value_head` begin key and value; `table` is schema and name in
+        `source`; `prefix` is a codec.SourcePrefix; `op` is "c" or "u".
         """
         source = _record_source(self.columns, None if key_head is None else self.key_indexes)
         space = {**self.space, "KEY": key_head, "VALUE": value_head, "TABLE": table, "COUNT": len(self.columns)}
@@ -70,7 +70,7 @@ def generate(layout: RowLayout) -> RowCode:
 
 
 def _value(index: int, column: ColumnCodec) -> str:
-    """The Avro bytes of a cell that is there."""
+    """An expression for the Avro bytes of a cell that has a value."""
     code = column.kind.code.replace("{encode}", f"encode{index}").replace("{0}", f"c{index}")
     return code if column.null is None else f"{column.present!r} + {code}"
 
@@ -102,7 +102,7 @@ def _record_source(columns: tuple[ColumnCodec, ...], key: tuple[int, ...] | None
 
 
 def _parts(index: int, column: ColumnCodec) -> str:
-    """What stands for a column in the join, so that a text is not copied once more behind its length."""
+    """Expressions for a column in the join, so that a text is not copied once more after its length."""
     return f"e{index}, c{index}" if column.kind.code == STRING_CODE else f"e{index}"
 
 

@@ -32,8 +32,8 @@ class Buyers:
         """Leases the buyers that the ERP does not have yet. Returns their entries, and the buyers that another worker
         has.
 
-        A held buyer does not join: he rests until he changes or a person acts, and his arrival wakes his orders. Nor
-        does one who failed and is not yet to be tried again.
+        A held buyer does not join, but waits for a change or for a person, and wakes their orders on arrival. Nor does
+        a buyer who failed and is not to be tried again yet.
         """
         ours = {one.ref: one for one in entries}
         wanted = self._desired.buyers(one for ref, one in built.items() if self._desired.needs_buyer(ours[ref], one))
@@ -57,7 +57,7 @@ class Buyers:
         elsewhere: Collection[DocumentRef],
     ) -> list[Entry]:
         """Releases the units of orders whose new buyer another worker has, and returns the documents of the other
-        units. The released units keep their turn, and the buyer joins them once the other worker is done with him."""
+        units. The released units keep their turn, and the buyer joins them once the other worker is done."""
         every = list(entries)
         early = {one.unit for one in every if not self._desired.buyers([built[one.ref]]).isdisjoint(elsewhere)}
         if early:

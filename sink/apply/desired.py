@@ -113,7 +113,7 @@ class Desired:
         return ErpRef(kind, one.external_key(f"{self._rules.shop}/{stem}/{one.ref.key}"))
 
     def account_of(self, buyer: Entry) -> ErpRef:
-        """The account that his orders are booked to: his own, or one that he shares."""
+        """The account that the buyer's orders are booked to: the buyer's own, or a shared one."""
         return ErpRef("customer", buyer.account) if buyer.account else self.in_erp(buyer)
 
     def build(self, refs: Collection[DocumentRef]) -> Mapping[DocumentRef, Known]:
@@ -342,7 +342,7 @@ class Desired:
         return self.account_of(buyer)
 
     def _is_planned_before(self, buyer: Entry, around: Around) -> bool:
-        """Whether the buyer is planned. One in the same batch does not count: his plan is made after this."""
+        """Whether the buyer is planned. A buyer in the same batch does not count, because it is planned after this."""
         return buyer.ref not in around.here and self._is_planned(buyer)
 
     def _part_of_order(self, document: ReturnOrder | Refund, around: Around) -> Wanted | Outcome:

@@ -23,7 +23,7 @@ _NAMED: Final = 5
 
 
 class Match(NamedTuple):
-    """What the search for a customer's account found. `account`: the one his orders are booked to; None: undecided."""
+    """What the search for a customer's account found. `account`: the one that orders are booked to; None: undecided."""
 
     outcome: Outcome
     account: ErpRef | None = None
@@ -43,7 +43,7 @@ class _Way(NamedTuple):
 
 
 class Matching:
-    """Searches once per customer, before he has an account. The ledger keeps what was found for good."""
+    """Searches once per customer, before there is an account. The ledger keeps what was found for good."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Matching:
         for way in _ways(customer):
             hits = self._hits(way)
             if self._own(one) in hits:
-                return None  # his own account is there: the planner decides
+                return None  # the customer's own account is there: the planner decides
             if len(hits) > 1:
                 return Match(self._rules.held(_several(one.ref, way, [*hits.values()])))
             for ref, hit in hits.items():

@@ -50,7 +50,7 @@ from sink.staging.position import note_acted
 log = structlog.get_logger()
 _LONGEST_BACKOFF: Final = 300.0
 _A_TENTH: Final = 0.1
-"""Of a lease. A lease is renewed, and the ERP's clock read again, once this much has passed."""
+"""The share of a lease after which it is renewed and the ERP's clock is read again."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class Sending:
         read = self._clock_lately()
         left = self._intend(leased, tasks, under_way=True)
         not_after = read + timedelta(seconds=left - self.abilities.settles_within)
-        # Without those that the brake stops, or that were marked meanwhile.
+        # Leaves out tasks that the brake stops, or that were marked meanwhile.
         tasks = [task for task in tasks if task.one.intent]
         if not tasks:
             return

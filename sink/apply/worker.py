@@ -114,8 +114,8 @@ class Worker:
         log.info("documents go to the ERP from now on", by=str(self.control.live))
 
     def _lease(self, cursor: Cursor) -> list[Lease]:
-        """Orders first. Buyers only fill the batch: most come with their orders and need no look of their own. One who
-        is due at the same moment is leased with his order, or another worker would take him."""
+        """Orders first. Buyers only fill the batch: most come with their orders and need no look of their own. A buyer
+        who is due together with an order is leased with it, or another worker would take the buyer."""
         wanted = self._owner, self._sending.lease_seconds, self._rules.batch
         if self._leased % _ALL_ALIKE == 0:
             return leases.lease(cursor, *wanted)

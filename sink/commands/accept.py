@@ -91,7 +91,7 @@ def _accept_account(
     key: DocumentKey,
     person: Person,
     number: Annotated[str, typer.Argument(metavar="[NUMBER]", help="The number of an account in the ERP: 10023")] = "",
-    undo: Annotated[bool, typer.Option("--undo", help="Undo: the customer gets an account of his own.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Undo: the customer gets a separate account.")] = False,
     execute: Execute = False,
     as_json: Json = False,
     config: Config = None,
@@ -157,7 +157,7 @@ def account(ref: DocumentRef, found: AcceptedAccount, execute: bool) -> Iterator
 
 
 def account_undone(ref: DocumentRef, found: AcceptedAccount, execute: bool) -> Iterator[str]:
-    """Says that the customer gets an account of his own, and who keeps the shared one."""
+    """Says that the customer gets a separate account, and who keeps the shared one."""
     yield f"{ref} no longer {'shares' if execute else 'would share'} the ERP's account {found.account}"
     yield from (f"    {one} keeps it" for one in found.customers)
     yield "the customer gets an account like any new one; orders that the ERP already has follow at their next change"

@@ -42,7 +42,7 @@ def _pause(
 ) -> None:
     """Sends nothing more to the ERP until `sink resume`.
 
-    All copies of the sink stop sending. Staging goes on.
+    All sinks stop sending. Staging goes on.
 
     Example: `sink pause --person Ada --reason "stocktaking"`
     """
@@ -63,7 +63,7 @@ def _resume(person: Person, as_json: Json = False, config: Config = None) -> Non
 def pause(connection: Connection, person: str, reason: str) -> Iterator[str]:
     """Says that nothing more is sent."""
     control.pause(connection, person, reason)
-    yield "paused: no copy of the sink begins another call to the ERP; a call under way ends, and staging goes on"
+    yield "paused: no sink begins another call to the ERP; a call under way ends, and staging goes on"
     yield "next: `sink resume --person NAME` to go on"
 
 

@@ -16,7 +16,7 @@ app = verbs()
 def _run(config: Config = None) -> None:
     """Stages and applies until SIGTERM or Ctrl-C.
 
-    Any number of copies may run: one stages, all apply.
+    Any number may run: one stages, all apply.
 
     Example: `sink run -c config.yaml`
     """

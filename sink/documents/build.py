@@ -27,7 +27,7 @@ def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, 
     """Builds the documents of one kind that have these keys.
 
     Runs in the caller's transaction, which is REPEATABLE READ READ ONLY so that a document is of one moment, with the
-    caller's names of tables (`names_of`). SettingsError when the profile's SQL does not run.
+    caller's search_path (`names_of`). SettingsError if the profile's SQL does not run.
     """
     if not keys:
         return {}
@@ -46,8 +46,7 @@ def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, 
 
 class _UnfitError(DataError):
     """The profile's SQL fails on the shop's data: it divides by zero, reads a value that never came, or finds one that
-    Python cannot hold, such as the year 20000. Names no value.
-    """
+    Python cannot hold, such as the year 20000. The text contains no value."""
 
 
 def _built(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, Built]:
@@ -70,7 +69,7 @@ def _built(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str,
 
 
 def ready_keys(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> set[str]:
-    """The keys whose head row exists and is ready; children are not read. A head that fails is left out."""
+    """The keys whose head row exists and is ready. Children are not read. A head that fails is left out."""
     if not keys:
         return set()
     cursor.execute("SAVEPOINT ready")
@@ -88,8 +87,8 @@ def ready_keys(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> set[s
 def values(
     cursor: Cursor, rule: DocumentRule, part: str, names: Sequence[str], keys: Sequence[str]
 ) -> set[tuple[Any, ...]]:
-    """The different values that columns have in a part of these documents, "" for their heads; of a part that the
-    profile does not have, none. Those of a document that cannot be read are left out."""
+    """The distinct values of some columns in a part of these documents ("": the head); none if the profile does not
+    have the part. Documents that cannot be read are left out."""
     statement = rule.children.get(part, "") if part else rule.head
     if not statement or not keys:
         return set()
@@ -114,11 +113,10 @@ class InUnit(NamedTuple):
 
 
 def open_list(cursor: Cursor, profile: Profile, names: Collection[str], hold: bool) -> None:
-    """Begins a list of all documents of these names that are there, ready or not, unit by unit: `next_of_list` reads
-    on. The server keeps it, in memory that does not grow with it.
+    """Begins a list of all documents of these names, ready or not, unit by unit. `next_of_list` reads it.
 
-    `hold`: it is made as a whole at the end of the transaction, and outlives that. SettingsError when the profile's SQL
-    does not run.
+    The server keeps the list, in memory that does not grow with it. `hold`: it is completed at the end of the
+    transaction, and outlives that. SettingsError if the profile's SQL does not run.
     """
     orders = profile.of_model("SalesOrder")
     parts = []
@@ -134,18 +132,18 @@ def open_list(cursor: Cursor, profile: Profile, names: Collection[str], hold: bo
 
 
 def keep_list(cursor: Cursor) -> None:
-    """Makes a list that is held. Call it last in its transaction."""
+    """Completes a held list. Call it last in its transaction."""
     cursor.execute(_LIST_ROWS)
 
 
 def close_list(connection: Connection) -> None:
-    """Drops a list that is held."""
+    """Drops a held list."""
     with connection.cursor() as cursor:
         cursor.execute("CLOSE in_units")
 
 
 def next_of_list(cursor: Cursor, documents: int) -> list[InUnit]:
-    """The next documents of the list, at most so many; none at its end."""
+    """The next documents of the list, at most this many; none at its end."""
     cursor.execute(_LIST_ROWS)
     _ask(cursor, "touched_by", f"FETCH {documents:d} FROM in_units")
     found = [InUnit(DocumentRef(type_, key), unit) for type_, key, unit in cursor.fetchall()]
@@ -158,7 +156,7 @@ _READ_ROWS: Final = "SET LOCAL ordertap.unseen = ''"
 
 
 def _keys(rule: DocumentRule) -> str:
-    """SQL for the keys of one kind, each with the key of its shop order, which is in its root's row."""
+    """SQL for the keys of one kind, each with the key of its shop order, which is in its root row."""
     parts = []
     for touch in rule.touched_by:
         if touch.selects:
@@ -189,14 +187,14 @@ def _select(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> 
 
 
 def _rows(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """The names of the columns, and the rows."""
+    """The column names and the rows."""
     with _errors(where):
         cursor.execute(statement, {"keys": TextArray(keys)})
         return [column.name for column in cursor.description or ()], cursor.fetchall()
 
 
 def _ask(cursor: Cursor, where: str, statement: str) -> None:
-    """Runs a statement without parameters, so that a percent sign stands for itself."""
+    """Runs a statement without parameters, so that a percent sign is just that."""
     with _errors(where):
         cursor.execute(statement)
 
@@ -220,5 +218,5 @@ def _errors(where: str) -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    """What kind of error it is, never its own words, which may have a value: `DivisionByZero` is `division by zero`."""
+    """The kind of an error, never its own words, which may contain a value: `DivisionByZero` is `division by zero`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()

@@ -72,15 +72,15 @@ class Address(Part):
 
 
 class Customer(Part):
-    """A buyer. The key binds him to one ERP account for ever, so the profile's choice of key decides who counts as one
-    buyer."""
+    """A buyer. The key binds a buyer to one ERP account for ever, so the profile's choice of key decides who counts as
+    one buyer."""
 
     key: Key
     number: str | None = None
     kind: Literal["registered", "guest", "company"]
     name: str
     email: str | None = None
-    email_verified: bool | None = Field(None, exclude=True)  # the shop has seen that it is his; no ERP is told
+    email_verified: bool | None = Field(None, exclude=True)  # the shop has checked the address; no ERP is told
     company: str | None = None
     tax_id: str | None = None
     addresses: tuple[Address, ...] = ()
@@ -126,7 +126,7 @@ class Payment(Keyed):
     amount: Amount
     paid_at: Instant | None = None
     reference: str | None = None  # the payment provider's transaction id
-    refund: Key | None = None  # of money given back, a negative amount: the Refund that has it, so that `paid` has not
+    refund: Key | None = None  # for money given back, a negative amount: the Refund that has it; `paid` leaves it out
 
     @property
     def is_of_refund(self) -> bool:
@@ -161,7 +161,7 @@ class ReturnLine(Keyed):
 
 
 class ReturnOrder(Part):
-    """Goods that come back. The money goes back by a Refund of its own."""
+    """Goods that come back. Money goes back by a Refund."""
 
     key: Key
     number: str
@@ -227,12 +227,12 @@ class NotReady(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """The shop has no such document, or no longer has it."""
+    """The shop does not have the document, or no longer has it."""
 
 
 class Invalid(NamedTuple):
-    """The shop's data makes no valid document, or not all of it has arrived. `reason` names the row and the field. Of
-    values it shows numbers and kinds only, nothing personal."""
+    """The shop's data makes no valid document, or some of it has not arrived. `reason` names the row and the field. Of
+    values it shows only numbers and kinds, nothing personal."""
 
     reason: str
     next_step: str = "mend it in the shop, or the profile"

@@ -46,11 +46,9 @@ from sink.documents.touched_by import Touch, rewritten, statements
 
 @dataclass(frozen=True, slots=True)
 class DocumentRule:
-    """One kind of document: its model, how to find it and how to read it.
-
-    `reads` are the tables that its SQL names, in its files and in `touched_by`: those of the profile whose bare name
-    stands in it as a word, outside comments and literals. A column that is named like a table counts too.
-    """
+    """One kind of document: its model, how to find it and how to read it. `reads`: the profile's tables that its SQL
+    (files and `touched_by`) names, as a word outside comments and literals. A column with the name of a table counts,
+    too."""
 
     name: str
     model: type[Part]
@@ -65,7 +63,7 @@ class DocumentRule:
 
     @property
     def references(self) -> frozenset[str]:
-        """The tables that it reads although their changes do not touch it."""
+        """The tables that it reads and whose changes do not touch it."""
         return self.reads - {touch.table for touch in self.touched_by}
 
 
@@ -101,7 +99,7 @@ def load_profile(name_or_path: str) -> Profile:
 
 
 class _Loader:
-    """Reads one folder. Every error says where it is."""
+    """Reads one folder. Every error names its place."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -192,7 +190,8 @@ class _Loader:
         return tuple(dict.fromkeys(touches))
 
     def _readable(self, touch: Touch, where: str) -> None:
-        """A SELECT runs as soon as a row of its table has arrived, when the other tables may still be empty."""
+        """Checks that a SELECT can run as soon as a row of its table has arrived, when the other tables may be
+        empty."""
         if not touch.selects:
             return
         for table in sorted(self._named(touch.sql) - {touch.table}):

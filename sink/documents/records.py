@@ -38,11 +38,9 @@ PAID: Final = ("paid", "payment_means", "payment_reference")
 
 
 def record(document: Document, parents: Fields, items: dict[str, str] | None = None) -> ErpRecord:
-    """The ERP's record of a document.
-
-    `parents`: what it belongs to (`account`, `order`: links) and an account's `number`; without its order, the children
-    of a return or refund name no sold line. `items`: SKU → the item to book instead (placeholder).
-    """
+    """The ERP's record of a document. `parents`: links to what it belongs to (`account`, `order`), and an account's
+    `number`. Without its order, the children of a return or refund name no sold line. `items`: SKU → the item to book
+    instead (placeholder)."""
     match document:
         case Customer():
             return ErpRecord("customer", {**_customer(document), **parents})
@@ -83,8 +81,8 @@ def _payment(one: Payment) -> Fields:
 
 
 def paid_by(payments: Mapping[str, Fields]) -> Fields:
-    """The fields of an order that payments make, whose fields are means, amount and reference. Money given back that a
-    refund carries over (`refund`) is none of it: the ERP would have it twice."""
+    """The order's fields that payments make; a payment has means, amount and reference. Money given back that a refund
+    carries over (`refund`) is left out, because the ERP would have it twice."""
     counted = [one for one in payments.values() if not one.get("refund")]
     amounts = [one["amount"] for one in counted]
     references = [str(one["reference"]) for one in counted if one["reference"]]
@@ -97,22 +95,22 @@ def paid_by(payments: Mapping[str, Fields]) -> Fields:
 
 def fingerprint(document: Document) -> str | None:
     """What must stay the same under one key: number, time of placing, buyer. None for a document without such an
-    identity. The buyer comes last, and is empty where the shop has erased him: see `same_identity`.
+    identity. The buyer comes last, and is empty if the shop has erased the buyer: see `same_identity`.
     """
     if isinstance(document, SalesOrder):
-        placed_at = document.placed_at.astimezone(UTC)  # the zone is the database session's, and may be set anew
+        placed_at = document.placed_at.astimezone(UTC)  # the zone is the database session's, and may change
         return f"{document.number}|{placed_at.isoformat()}|{document.customer or ''}"
     return None
 
 
 def same_identity(one: str, other: str) -> bool:
-    """Whether two fingerprints belong to one document. A buyer whom the shop erased counts as the same one."""
+    """Whether two fingerprints belong to one document. A buyer whom the shop erased still counts as the same."""
     (what, _, buyer), (was, _, sold_to) = one.rpartition("|"), other.rpartition("|")
     return what == was and (buyer == sold_to or not buyer or not sold_to)
 
 
 def worth(document: object) -> tuple[Decimal, str] | None:
-    """Gross of a document, or the amount of a price, and its currency; None where it has no money."""
+    """Gross of a document, or the amount of a price, and its currency; None if it has no money."""
     match document:
         case SalesOrder() | Refund():
             return document.gross, document.currency
@@ -123,7 +121,7 @@ def worth(document: object) -> tuple[Decimal, str] | None:
 
 def may_be_same(one: str, other: str) -> bool:
     """Whether two fingerprints are alike enough to cancel the order: at most one of number, date and buyer may differ,
-    since it may have been corrected. A shop that was restored reuses a number at another time for another buyer."""
+    because of a correction. A restored shop uses a number again at another time, for another buyer."""
     ours, theirs = one.rsplit("|", 2), other.rsplit("|", 2)
     return sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 2
 

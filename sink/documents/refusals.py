@@ -1,4 +1,4 @@
-"""Says why rows of the shop make no document, in words for the people who can correct them. Pure."""
+"""Says in words for people why rows of the shop make no document. Pure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _LONGEST: Final = 40
 
 
 def in_words(model: type[Part], problem: ErrorDetails, content: Mapping[str, Any]) -> str:
-    """One problem that pydantic has with what the profile's SQL gave: `lines l1: quantity is -2, and must be greater
-    than 0`. Values are shown where they are numbers, or one of a few words."""
+    """One of pydantic's problems with what the profile's SQL returned: `lines l1: quantity is -2, and must be greater
+    than 0`. Values are shown if they are numbers, or one of a few words."""
     of, row, place = _row_of(model, problem["loc"], content)
     if not place:
         return f"{'.'.join(map(str, problem['loc']))}: {_said(problem)}"
@@ -44,7 +44,7 @@ def _shown(value: Any, name: str) -> str:
 def _row_of(
     model: type[Part], loc: tuple[int | str, ...], content: Mapping[str, Any]
 ) -> tuple[type[Part], Mapping[str, Any], tuple[int | str, ...]]:
-    """The model and the row that a problem is about, and the rest of its path; () when it is about all rows."""
+    """The model and the row that a problem is about, and the rest of its path; () if it is about all rows."""
     if len(loc) == 1:
         field = model.model_fields.get(str(loc[0]))
         return model, content, () if field is not None and part_of(field.annotation) else loc
@@ -59,6 +59,6 @@ def _where(loc: tuple[int | str, ...], row: Mapping[str, Any]) -> str:
 
 
 def _said(problem: ErrorDetails) -> str:
-    """pydantic's words about a value, to stand inside a sentence."""
+    """pydantic's words about a value, for the middle of a sentence."""
     words = problem["msg"].removeprefix("Value error, ")
     return words.replace("Input should", "must", 1) if words.startswith("Input should") else words

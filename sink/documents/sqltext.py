@@ -1,6 +1,7 @@
-"""What the text of a profile's SQL tells by itself; only PostgreSQL really parses it. Everything here looks at words.
-That is right for SQL as people write it, and errs on the safe side: a column with the name of a table counts as that
-table.
+"""What the text of a profile's SQL tells by itself; only PostgreSQL really parses it.
+
+Everything here looks at words. That is right for SQL as people write it, and errs on the safe side: a column with the
+name of a table counts as that table.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ _EQUAL: Final = re.compile(r"\b(\w+)\.(\w+)\s*=\s*(\w+)\.(\w+)\b")
 
 
 class Column(NamedTuple):
-    """A column as the SQL names it. `table` is a bare name, or None where the text does not say which table."""
+    """A column as the SQL names it. `table`: a bare name, or None if the text does not say which table."""
 
     table: str | None
     column: str
 
 
 def spoken(sql: str) -> str:
-    """The SQL without comments and literals, which name no tables."""
+    """The SQL without comments and literals."""
     return _SILENT.sub(" ", sql)
 
 
@@ -71,6 +72,6 @@ def _table_of(text: str, alias: str) -> str | None:
 
 
 def _nearest(text: str) -> str | None:
-    """The table of the last FROM, where nothing was joined to it."""
+    """The table of the last FROM, if nothing is joined to it."""
     found = list(re.finditer(r"\b(FROM|JOIN)\s+(?:\"?\w+\"?\.)?\"?(\w+)", text, re.IGNORECASE))
     return found[-1][2] if found and found[-1][1].upper() == "FROM" else None

@@ -26,7 +26,7 @@ class _Row(_Amounts, Protocol):
 
 
 def per_rate(order: SalesOrder) -> dict[Decimal, Sums]:
-    """Lines and charges less discounts, per tax rate in percent (1 and 1.00 are one rate), by rate."""
+    """Lines and charges less discounts, by tax rate in percent (1 and 1.00 are one rate)."""
     sums: dict[Decimal, Sums] = {}
     _add(sums, order.lines, 1)
     _add(sums, order.charges, 1)
@@ -45,7 +45,7 @@ def total(rows: Collection[_Amounts]) -> Sums:
 
 
 def problem(order: SalesOrder) -> str | None:
-    """Why the order does not add up, in words for the people who can correct it; None when it does."""
+    """Why the order does not add up, in words for the people who can correct it; None if it does."""
     if not order.lines:
         return "the order has no lines"
     of = order.currency
@@ -67,7 +67,7 @@ def problem(order: SalesOrder) -> str | None:
 
 
 def refund_problem(refund: Refund) -> str | None:
-    """Why a refund does not add up; None when it does."""
+    """Why a refund does not add up; None if it does."""
     if not refund.components:
         return "the refund does not say what it is for"
     of = refund.currency

@@ -1,4 +1,4 @@
-"""One document that cannot be read is found among many that can."""
+"""Finds the one document that cannot be read among many that can."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _Found = TypeVar("_Found")
 def apart(
     keys: Sequence[_Key], read: Callable[[Sequence[_Key]], _Found], alone: Callable[[_Key, HoldError], _Found]
 ) -> list[_Found]:
-    """What `read` finds for keys, in their order: for all together, unless a value keeps them from being read. Then by
-    halves, until what cannot be read stands by itself; of that `alone` is what is found. Without keys, nothing."""
+    """Reads the keys together, and returns what `read` finds, in their order. If a value cannot be read, it reads by
+    halves until that key is alone; `alone` then says what to return for it."""
     if not keys:
         return []
     try:
@@ -29,6 +29,6 @@ def apart(
 
 
 def unreadable(kind: Kind, error: HoldError) -> Observed:
-    """A document of which a value cannot be read. Nothing is known of it, so it has no stamp."""
+    """A document with a value that cannot be read. Nothing is known of it, so it has no stamp."""
     problem = f"the ERP's rows of it cannot be read: {error.message}"
     return Observed(ErpRecord(kind, {}), milestone=None, reference="", stamp="", problem=problem)

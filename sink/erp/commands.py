@@ -24,9 +24,9 @@ _MOST: Final = 12
 
 
 class Command(NamedTuple):
-    """`goal`: the milestone to reach. `before` and `after`: gross of the document (a price: its amount) then;
-    None where there is none. `changes`: fields as `gross: 11.90 → 9.90`, of personal ones only the names, and lines; of
-    a `create` the lines alone."""
+    """`goal`: the milestone to reach. `before`, `after`: the document's gross (a price: its amount); None if there is
+    none. `changes`: fields as `gross: 11.90 → 9.90`, personal ones by name only, and lines; for a `create`, only
+    lines."""
 
     verb: str
     kind: Kind
@@ -51,8 +51,8 @@ class Command(NamedTuple):
 
 
 class ChangedField(NamedTuple):
-    """`part` and `key` name a child, both "" for the head. A child that is there on one side only has no `name`, and
-    its other side is None."""
+    """`part` and `key` name a child; both are "" for the head. A child on one side only has no `name`, and None on the
+    other side."""
 
     part: str
     key: str
@@ -67,7 +67,7 @@ class ChangedField(NamedTuple):
 
 
 def command(verb: Verb, goal: str, was: ErpRecord | None, want: ErpRecord) -> Command:
-    """The command of a step that turns `was` (None: nothing) into `want`."""
+    """The command of a step that turns `was` (None: no document) into `want`."""
     currency = want.fields.get("currency")
     told = list(_lines(want) if was is None else (_told(one, currency) for one in changed_fields(was, want)))
     left = len(told) - _MOST
@@ -85,7 +85,7 @@ def commands(was: ErpRecord | None, steps: Sequence[Step]) -> Iterator[Command]:
 
 
 def amount_of(record: ErpRecord) -> Decimal | None:
-    """Gross of a document, the amount of a price; None where it has no money."""
+    """Gross of a document, the amount of a price; None if it has no money."""
     found = record.fields.get("amount" if record.kind == "price" else "gross")
     return found if isinstance(found, Decimal) else None
 
@@ -140,7 +140,7 @@ def _told(one: ChangedField, currency: Value) -> str:
 
 
 def value(of: Value | Fields, name: str, currency: Value = None) -> str:
-    """A field's value for people, or a child in a few words."""
+    """For people: a field's value, or a child in a few words."""
     return _child(of, currency) if isinstance(of, Mapping) else shown(of, name, currency)
 
 

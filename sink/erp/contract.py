@@ -35,10 +35,8 @@ Change = Literal[
 
 
 class Moved(NamedTuple):
-    """What became of a line. Quantities; None: this ERP does not say.
-
-    `returned`: by the return's external key, or `hand:` and the ERP's own key of it; without cancelled returns.
-    """
+    """What became of a line, in quantities; None if this ERP does not tell. `returned`: by the return's external key,
+    or `hand:` and the ERP's own key; cancelled returns are left out."""
 
     returned: Mapping[str, Decimal] = {}
     delivered: Decimal | None = None
@@ -52,19 +50,19 @@ class Observed:
     record: ErpRecord
     milestone: Milestone | None  # None: nothing may be planned on it, and `problem` says why
     reference: str  # the ERP's own number of it, for people; it may change, so nothing refers to it
-    stamp: str  # another one after every change of what `record` has, lines included, and of the state
-    key: int = 0  # of the last step that was done to it
+    stamp: str  # changes with every change of `record`, lines included, and of the state
+    key: int = 0  # the key of the last step that was done to it
     state: str = ""  # the ERP's own word
     problem: str = ""
     may_not: Mapping[Change, str] = field(default_factory=dict)
-    """What it cannot take now though the planner's table says that it can, and why, in words."""
+    """Changes that it cannot take now although the planner's table says so, each with the reason in words."""
     rates: Mapping[Decimal, Sums] = field(default_factory=dict)
-    """As the ERP adds up, by tax rate in percent; empty where it does not say."""
-    paid: Decimal | None = None  # None where it does not say
+    """The ERP's own sums by tax rate in percent; empty if it has none."""
+    paid: Decimal | None = None  # None if the ERP does not say
     moved: Mapping[str, Moved] = field(default_factory=dict)
-    """Of an order: by the key of its line."""
+    """For an order: what became of each line, by the line's key."""
     refunded: Mapping[str, Decimal] = field(default_factory=dict)
-    """Of an order: money given back, by the external key of the refund, or `hand:` and the ERP's own key of it."""
+    """For an order: money given back, by the refund's external key, or `hand:` and the ERP's own key."""
 
 
 class Basis(NamedTuple):
@@ -91,14 +89,14 @@ class TypedIn(NamedTuple):
 class Step:
     """What is to be done to one document. `want` is the whole document as it must be afterwards.
 
-    before: None for a create, else as it was observed; of an `adopt` as it was without our keys, and `want` is that
-    document with them. goal: the milestone to reach at least, or to stay at. key: of this step among those of the
-    document, rising; the ERP keeps that of the last one, written with the step's content; calls that change no content
-    may write none. A step may take several calls, each a transaction of the ERP's own. It is idempotent: given again
-    after it was done it changes nothing; after a part of it, it goes on (see StepProgress).
+    before: None for a create, else the state that was observed; for an `adopt`, the document without our keys, while
+    `want` has them. goal: the milestone to reach at least, or to stay at. key: this step's number among the document's
+    steps, rising. The ERP keeps the key of the last step, written with the step's content; calls that change no content
+    may write none. A step may take several calls, each one transaction of the ERP's. It is idempotent: given again
+    after it was done, it changes nothing; given again after a part of it, it continues (see StepProgress).
 
-    noted: for the ledger alone, where a part of what the shop wants waits for a person: `want` has there what the ERP
-    has, and `noted` what was written before, by which the next look finds it held again.
+    noted: only for the ledger, and only if a part of what the shop wants waits for a person. In that part `want` has
+    what the ERP has, and `noted` what was written before, so that the next look holds it again.
     """
 
     ref: ErpRef
@@ -117,9 +115,9 @@ class Step:
 
 
 class NotDone(NamedTuple):
-    """Why a step was not done. `reached`: the document as it was read after that, where a part was done all the same:
-    its `want` may be in it, and only its milestone is short of the goal. None: nothing was changed; with a
-    RetryError: the outcome is not known. It is never the state before."""
+    """Why a step was not done. `reached`: the document as read after the failure, if a part of the step was done: it
+    may have all of `want` and only lack the milestone. None: nothing was changed, or, with a RetryError, the outcome is
+    unknown. It is never the state before the step."""
 
     error: RetryError | HoldError | StopError
     reached: Observed | None = None
@@ -139,9 +137,12 @@ class HowFar(Enum):
 
 
 class StepProgress(NamedTuple):
-    """How far a step came, and its document as it is now, if it exists. One that is PARTLY done can go on as
-    `replace(step, before=basis(observed))` under the same key, since the step itself has changed what it was planned
-    on. A create that is PARTLY done has made its document; the sink plans the rest anew."""
+    """How far a step came, and its document as it is now, if it exists.
+
+    A step that is PARTLY done can continue as `replace(step, before=basis(observed))` under the same key, since it has
+    itself changed the state that it was planned on. A create that is PARTLY done has made its document; the sink plans
+    the rest anew.
+    """
 
     how_far: HowFar
     observed: Observed | None = None
@@ -155,8 +156,8 @@ class Advice(NamedTuple):
 
 
 class Sells(NamedTuple):
-    """What the shop's documents refer to in the ERP, as far as the copy of the shop is there: its price lists, by
-    whether their prices include tax, and its tax rates in percent."""
+    """What the shop's documents refer to in the ERP, as far as the copy of the shop tells. price_lists: name → whether
+    its prices include tax. rates: in percent."""
 
     skus: Collection[str] = ()
     price_lists: Mapping[str, bool] = {}
@@ -164,8 +165,8 @@ class Sells(NamedTuple):
 
 
 class Lack(NamedTuple):
-    """Master data that the shop's documents refer to and the ERP does not have. `make` makes it and nothing else, and
-    raises as `check` does; None: a person makes it, as the hint says."""
+    """Master data that the shop's documents refer to and the ERP does not have. `make` makes just that, and raises the
+    same errors as `check`. None: a person makes it, as the hint says."""
 
     message: str
     hint: str
@@ -183,32 +184,33 @@ class ErpSetup(Protocol):
     """What `sink init` asks of an ERP. Not every adapter has one."""
 
     def lacks(self) -> Sequence[Lack]:
-        """What is to be made, in the order in which it can be; nothing is changed. Errors as of `check`."""
+        """What has to be made, in an order in which it can be made. Changes nothing. Errors as in `check`."""
         ...
 
     def close(self) -> None:
-        """Gives back what it holds open."""
+        """Closes what is open."""
         ...
 
 
 @dataclass(frozen=True)
 class Abilities:
-    """batch: how many steps of a verb one call takes best. prices: how many of prices, whatever the verb, where that is
-    another number. settles_within: seconds in which a call that has reached the server may still take effect (lock and
-    statement time-outs, times the server's own repeats); not the client's time-out."""
+    """batch: how many steps of a verb one call should have. prices: the same for prices of any verb, if it differs.
+    settles_within: seconds in which a call that has reached the server may still take effect (lock and statement
+    time-outs, times the server's own repeats). The client's time-out does not count."""
 
     batch: Mapping[Verb, int]
     settles_within: float = 0.0
     prices: int | None = None
 
     def most(self, kind: Kind, verb: Verb) -> int:
-        """Steps of one call."""
+        """How many steps one call should have."""
         return self.prices if self.prices and kind == "price" else self.batch.get(verb, 1)
 
 
 @dataclass(frozen=True)
 class Checked:
-    """identity: of this ERP's data; a restored copy or another installation has another one. version: for people."""
+    """identity: names this ERP's data; a restored copy or another installation has another identity. version: for
+    people."""
 
     identity: str
     version: str
@@ -217,9 +219,9 @@ class Checked:
 
 
 class Found(NamedTuple):
-    """A document of the ERP; one that was typed in by hand has `hand:` and the ERP's own key of it, which names it
-    among those of its kind, as its external key. The adapter observes it by that as long as it has no key of ours, and
-    links may lead to it."""
+    """A document of the ERP. If people typed it in, its external key is `hand:` and the ERP's own key, unique among
+    documents of its kind. The adapter observes it under that key until it has one of ours, and links may refer to
+    it."""
 
     ref: ErpRef
     observed: Observed
@@ -243,78 +245,76 @@ class Erp(Protocol):
     """One ERP. Calls are synchronous, end within the time limit given at construction, and may come from many threads.
 
     Every record that a step makes (head, child) carries its external key in the ERP, unique there, so that nothing is
-    made twice whatever was lost on the way. Fields that are not in an ErpRecord belong to the ERP and are never
-    written. All but `apply` raise RetryError where the ERP cannot be reached, StopError where it refuses us, and never
-    HoldError: what is wrong with the data of one document is said of that document.
+    made twice whatever gets lost on the way. Fields that are not in an ErpRecord belong to the ERP and are never
+    written. All methods but `apply` raise RetryError if the ERP cannot be reached and StopError if it refuses us. They
+    never raise HoldError: a problem with one document's data is reported with that document.
     """
 
     def check(self) -> Checked:
-        """Whether it can be used; StopError also where tables, the right to read them or modules are missing, or where
-        what it keeps would not come back as it was sent. What would hold some documents only is advice."""
+        """Checks that the ERP can be used. StopError if tables, modules or the right to read them are missing, or if
+        values would not come back as they were sent. What would hold only some documents is advice."""
         ...
 
     def clock(self) -> datetime:
-        """The time of the clock that `not_after` is compared with; has a zone."""
+        """The time of the clock that `not_after` is compared with, with a time zone."""
         ...
 
     def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
-        """The documents as they are now; those that the ERP does not have are left out. One that cannot be read as a
-        document of its kind is there with a `problem` and harms no other; so it is in `find` and `page`."""
+        """The documents as they are now; missing ones are left out. A document that cannot be read as one of its kind
+        is returned with a `problem`, and harms no other. The same holds for `find` and `page`."""
         ...
 
     def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
-        """Documents whose fields have these values, by whomever they were made, at most a hundred: for adopting what
-        was typed in, linking, and matching customers, whose e-mail is the same in capitals and small letters.
-        `reference` is a field of each kind here: the ERP's own number. SettingsError for a field that this ERP does not
-        keep."""
+        """Documents whose fields have these values, whoever made them, at most 100. Used to adopt and link typed-in
+        documents, and to match customers; e-mail addresses match in any case. `reference` is a field of each kind here:
+        the ERP's own number. SettingsError for a field that this ERP does not keep."""
         ...
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:
-        """Those of the SKUs that the ERP's item master does not have, among them what it cannot even look for."""
+        """The SKUs that the ERP's item master does not have, including texts that it cannot even look up."""
         ...
 
     def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
-        """What became of steps whose results were lost, one for each, in order. It is asked before anything else is
-        done to their documents, and not before `settles_within` past the `not_after` of the call."""
+        """How far steps in doubt came, one result each, in order. The sink asks before it does anything else to their
+        documents, and not until `settles_within` has passed after the `not_after` of the call."""
         ...
 
     def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
-        """Does the steps, one result for each, in order; a document is in one call once. It raises nothing of ours.
+        """Does the steps. One result each, in order. A document is in a call once. Raises none of our errors.
 
-        One bad step never fails the others, but for those that refer to its document. Each first write is a
+        One bad step never fails the others, except steps that refer to its document. Each first write is a
         compare-and-set on the step's `before`. After `not_after`, by the clock of `clock`, nothing is begun any
-        more; what was begun takes effect within `settles_within` or, where the adapter's page says so, later.
+        more; what was begun takes effect within `settles_within` or, if the adapter's page says so, later.
 
-        After its last call a step's document is read as a whole, in one moment, and compared with `want`, the keys of
-        its children included. If the ERP has stored something else (rounded, cut, other totals), the step is held
-        before the document goes beyond a draft; where the ERP can take it back, nothing of it is left. Errors:
+        After its last call, a step's document is read as a whole, in one moment, and compared with `want`, including
+        the keys of its children. If the ERP has stored something else (rounded, cut, other totals), the step is held
+        before the document goes beyond a draft; if the ERP can take it back, nothing of it is left. Errors:
 
-        - RetryError: nothing is known of this step's outcome.
-        - ConflictError: nothing was changed, since the document is not as it was when the step was planned, or the time
-          is over; or someone else changed it between two calls of the step (`reached`). A refusal is looked at again
-          before it is called one: ERPs refuse what another has changed meanwhile, and a create that finds its own key,
-          in many words. A step of several calls reads what it needs, and refuses before its first write.
-        - HoldError: the ERP refused it. StopError: it refuses us.
+        - RetryError: the outcome of this step is unknown.
+        - ConflictError: nothing was changed, because the document is not as it was when the step was planned, or the
+          deadline has passed; or someone else changed it between two calls of the step (`reached`). ERPs have many
+          words for "somebody changed it" and "that key exists", so look at the document again before you call a
+          refusal one. A step of several calls reads what it needs, and refuses before its first write.
+        - HoldError: the ERP refused the step. StopError: it refuses us.
         """
         ...
 
     def page(self, kinds: Collection[Kind], after: str, limit: int) -> Page:
-        """All documents of these kinds by pages, ours and those typed in by hand, in an order of the ERP's own.
-        `after`: "" for the first page, else the `next` of the page before. A document that exists throughout
-        the paging is returned exactly once."""
+        """All documents of these kinds in pages, ours and those typed in, in the ERP's own order. `after`: "" for the
+        first page, else the `next` of the page before. A document that exists throughout is returned exactly once."""
         ...
 
     def keys(self, kinds: Collection[Kind], after: str, limit: int) -> KeyPage:
-        """What `page` would give, by name only: for finding surplus documents among a million."""
+        """The same pages with the keys alone, to find surplus documents among a million."""
         ...
 
     def close(self) -> None:
-        """Closes what it holds open."""
+        """Closes what is open."""
         ...
 
 
 class RetryError(OrdertapError):
-    """Try the same again later. The outcome of the call is not known."""
+    """Try again later. The outcome of the call is unknown."""
 
     exit_code = ExitCode.UNAVAILABLE
 
@@ -327,7 +327,7 @@ class ConflictError(RetryError):
 
 
 class SlowDownError(RetryError):
-    """The ERP asks for a rest of so many seconds."""
+    """The ERP asks for a rest of `seconds`."""
 
     def __init__(self, message: str, seconds: float) -> None:
         super().__init__(message)

@@ -27,11 +27,8 @@ BY_HAND = "hand:"
 
 
 class ErpRef(NamedTuple):
-    """A document in the ERP, or a child of one.
-
-    `external` is the key that we gave it once (`shop/order/17/1`) and that the ERP keeps, unique. What was typed in by
-    hand has `hand:` and the ERP's own key of it.
-    """
+    """A document in the ERP, or a child of one. `external` is the key that we gave it once (`shop/order/17/1`); the ERP
+    keeps it, and it is unique. Documents that people typed in have `hand:` and the ERP's own key."""
 
     kind: Kind
     external: str
@@ -58,7 +55,7 @@ Fields = Mapping[str, Value]
 
 
 class Milestone(StrEnum):
-    """How far an ERP document has got. The later, the harder it is to change."""
+    """How far a document in the ERP has got. The later, the harder it is to change."""
 
     DRAFT = "draft"
     CONFIRMED = "confirmed"
@@ -71,7 +68,7 @@ class Milestone(StrEnum):
     CANCELLED = "cancelled"
 
     def before(self, other: Milestone) -> bool:
-        """Whether it comes before the other milestone; cancelled is the last one."""
+        """Whether this comes before the other milestone; cancelled comes last."""
         return _IN_ORDER.index(self) < _IN_ORDER.index(other)
 
 
@@ -88,13 +85,14 @@ class Sums(NamedTuple):
 
 @dataclass(frozen=True)
 class ErpRecord:
-    """A document as an ERP keeps it: fields of the head, and of its children. Only fields that the shop owns.
+    """A document as an ERP keeps it: the fields of its head and of its children, as far as the shop owns them.
 
-    Amounts are in the document's currency, rates in percent, times have a zone. `parts`: kind of child → key → fields.
+    Amounts are in the document's currency, rates in percent; times have a zone. `parts`: kind of child → key → fields.
     A field whose value is an ErpRef is a link: `account` (of an order, to a customer), `order` (of a return or refund)
-    and `order_line` (of their children, to a child of the order). It is compared and amended as every other field.
-    `payments`: what an order's `paid` is the sum of, by key. For the ledger alone, which tells by it one that the shop
-    has no more from one that it has changed. None where an earlier release wrote the record down.
+    and `order_line` (of their children, to a child of the order). Links are compared and amended like other fields.
+
+    `payments`: the payments that an order's `paid` adds up, by key. Only the ledger has them, to tell a payment that
+    the shop deleted from one that it changed. None if an earlier release wrote the record.
     """
 
     kind: Kind
@@ -104,8 +102,8 @@ class ErpRecord:
 
 
 def same(one: Value, other: Value) -> bool:
-    """Equal by value: 1.0 equals 1.00, an instant is the same in any zone, an empty text equals no text, blanks around
-    a text are ignored, and e-mail addresses compare without case."""
+    """Whether two values are equal: 1.0 equals 1.00, times are compared in any zone, an empty text equals None, blanks
+    around a text are ignored, and so is the case of e-mail addresses."""
     if one == other:
         return True
     if isinstance(one, datetime) and isinstance(other, datetime):
@@ -130,7 +128,7 @@ def is_personal(name: str) -> bool:
 
 
 def shown(value: Value, name: str = "", currency: Value = None) -> str:
-    """A value for people, of the field of this name: amounts with their cents, quantities and rates without zeros."""
+    """A field's value for people: amounts with their cents, quantities and rates without trailing zeros."""
     match value:
         case None | "":
             return "nothing"
@@ -144,15 +142,13 @@ def shown(value: Value, name: str = "", currency: Value = None) -> str:
 
 
 def count(number: Decimal) -> str:
-    """A quantity or a rate: 2 and not 2.000."""
+    """A quantity or rate for people: 2 for 2.000."""
     return f"{number.normalize():f}"
 
 
 def not_kept(want: ErpRecord, found: ErpRecord) -> str:
-    """Where the ERP keeps something else than it was given: the field and both values; '' when it keeps all as given.
-
-    `found` has the fields and parts that this ERP gives back; what it does not keep is not compared.
-    """
+    """Where the ERP keeps something else than it was given: the field and both values; '' if it keeps everything.
+    `found` has the fields and parts that this ERP gives back. Others are not compared."""
     currency = want.fields.get("currency")
     wrong = _unlike("", want.fields, found.fields, currency)
     for part, rows in found.parts.items():
@@ -176,7 +172,7 @@ def _unlike(where: str, want: Fields, found: Fields, currency: Value) -> list[st
 
 
 def _text(value: Value) -> Value:
-    """A mailbox in one spelling: an ERP may write its domain in small letters."""
+    """An e-mail address in lower case, since an ERP may change the case of its domain."""
     if not isinstance(value, str):
         return value
     text = value.strip()

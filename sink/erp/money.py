@@ -16,10 +16,8 @@ _OF: Final = {currency: digits for digits, currencies in _DECIMALS.items() for c
 
 
 def money(amount: Decimal | None, currency: object = None) -> str:
-    """An amount for people: 1,234.50 in most currencies, 1,235 in yen; "" for no amount.
-
-    `currency`: its code, where it is known. Nothing is rounded: what has more decimals than its currency shows them.
-    """
+    """An amount for people: 1,234.50 in most currencies, 1,235 in yen; "" for None. `currency`: its code, if known.
+    Nothing is rounded: decimals beyond the currency's are shown."""
     if amount is None:
         return ""
     exponent = amount.normalize().as_tuple().exponent

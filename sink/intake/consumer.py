@@ -1,7 +1,7 @@
-"""Reads the topics of a shop: committed records only, explicit offsets, and a stated rule for each odd start.
+"""Reads the topics of a shop: only committed records, explicit offsets, and a stated rule for each odd start.
 
-librdkafka never chooses an offset by itself (`auto.offset.reset=error`): where a partition starts is decided here, from
-the group's committed offset and the evidence of what is staged, and said in one message.
+librdkafka never chooses an offset by itself (`auto.offset.reset=error`). Where a partition starts is decided here, from
+the group's committed offset and the evidence of what is staged, and logged in one message.
 """
 
 from __future__ import annotations
@@ -106,10 +106,8 @@ class Assigned(NamedTuple):
 def start_of(
     partition: Partition, committed: Committed | None, seen: Seen | None, low: int, high: int, recreated: bool = False
 ) -> Start:
-    """Where a partition starts; `recreated`: there is evidence of a topic of this name with another id.
-
-    SettingsError when Kafka has lost records that are staged: going on would take new records for replays.
-    """
+    """Where a partition starts. `recreated`: there is evidence for a topic of this name with another id. SettingsError
+    if Kafka has lost records that are staged: going on would take new records for replays."""
     where = str(partition)
     if seen is not None and seen.next_offset > high:
         raise SettingsError(
@@ -160,8 +158,8 @@ class Staged(NamedTuple):
 
 
 class ShopConsumer:
-    """One member of a shop's group. Raises UnavailableError when Kafka does not answer, SettingsError when it refuses,
-    and ReadAgainError when what was read so far no longer counts."""
+    """One member of a shop's group. UnavailableError if Kafka does not answer, SettingsError if it refuses,
+    ReadAgainError if what was read so far no longer counts."""
 
     def __init__(
         self,
@@ -170,7 +168,7 @@ class ShopConsumer:
         index: str,
         staged: Callable[[Sequence[Partition]], Staged],
     ) -> None:
-        """`properties` are librdkafka's with `group.id`; `staged` is asked each time that reading begins."""
+        """`properties`: librdkafka's, with `group.id`. `staged`: asked each time that reading begins."""
         self._index = index
         self._staged = staged
         self._topics = sorted({*topics, index})
@@ -196,10 +194,8 @@ class ShopConsumer:
         return self._assigned
 
     def restart(self) -> bool:
-        """Reads all partitions from where the copy stands now; False while not all of them are ours.
-
-        What was polled at an assignment may be of the one before: it is read again.
-        """
+        """Reads all partitions from where the copy stands now; False while not all of them are ours. What was polled
+        during an assignment may belong to the one before, and is read again."""
         self._failure = None
         if not self._ours:
             return False
@@ -207,7 +203,7 @@ class ShopConsumer:
         if missing := _places(shown) - set(self._ours):
             self._join_again(missing)
             return False
-        # A member that comes back is given topics of before, too: of which table they are, nobody has said since.
+        # A member that comes back is given topics of before, too; nobody has said since which table they are of.
         ours = [TopicPartition(*place) for place in self._ours if place[0] in self._topics]
         starts: list[Assigned] = _kafka(self._starts, ours, shown)
         _kafka(self._consumer.assign, [TopicPartition(*one.place, one.start) for one in starts])
@@ -216,8 +212,8 @@ class ShopConsumer:
         return True
 
     def _join_again(self, missing: Collection[Place]) -> None:
-        """A member that comes back under its name gets the partitions of before, whatever it subscribes to now (Kafka
-        asks for no new assignment then). One that joins anew gets all."""
+        """Leaves and joins as a new member. One that comes back under its name would get its former partitions,
+        whatever it subscribes to now, because Kafka then asks for no new assignment."""
         now = time.monotonic()
         if now - self._joined_at < _JOINING:
             return
@@ -228,10 +224,8 @@ class ShopConsumer:
         _kafka(self._consumer.subscribe, self._topics, self._on_assign, self._on_revoke)
 
     def poll(self, seconds: float) -> list[Message]:
-        """Records, and the ends of partitions (PARTITION_EOF); waits for the first at most so long.
-
-        Raises ReadAgainError once partitions were taken away.
-        """
+        """Records, and the ends of partitions (PARTITION_EOF). Waits at most this long for the first. ReadAgainError
+        once partitions were taken away."""
         first = _kafka(self._consumer.poll, seconds)
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -261,11 +255,11 @@ class ShopConsumer:
         self.paused = set(places)
 
     def _resume(self, partitions: list[TopicPartition]) -> None:
-        """librdkafka does not wake the thread of a broker all of whose partitions were paused, which then fetches
-        nothing for up to a second. A seek to where we are wakes it."""
+        """Resumes partitions. librdkafka does not wake the thread of a broker all of whose partitions were paused,
+        which then fetches nothing for up to a second. A seek to where we are wakes it."""
         _kafka(self._consumer.resume, partitions)
         for partition in _kafka(self._consumer.position, partitions):
-            if partition.offset < 0:  # none of it was read yet
+            if partition.offset < 0:  # nothing of it was read yet
                 continue
             try:
                 self._consumer.seek(partition)
@@ -274,18 +268,16 @@ class ShopConsumer:
                     raise _failure(error.args[0]) from None
 
     def uncommitted_ends(self, topics: Iterable[str]) -> dict[Place, int]:
-        """The ends of all partitions that the broker shows of these topics, open transactions included: what is
-        committed later lies behind them. A topic that is not there has none.
-
-        A consumer of committed records has watermarks of its own, which are the last stable offset.
-        """
+        """The ends of all partitions of these topics that the broker shows, open transactions included: whatever is
+        committed later comes after them. Topics that do not exist have none. (A `read_committed` consumer's own
+        watermarks are the last stable offsets.)"""
         shown = _kafka(_shown, self._admin, set(topics))
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         return self._at(_places(shown), latest)
 
     def keeps_deletes(self, topic: str) -> float | None:
-        """How many seconds a compacted topic keeps its tombstones; None for a topic that is not compacted, and where
-        Kafka does not tell us."""
+        """How many seconds a compacted topic keeps its tombstones; None if it is not compacted, or if Kafka does not
+        tell us."""
         try:
             (future,) = self._admin.describe_configs(
                 [ConfigResource(ResourceType.TOPIC, topic)], request_timeout=_SECONDS
@@ -299,7 +291,7 @@ class ShopConsumer:
         return int(found["delete.retention.ms"].value) / 1000
 
     def _at(self, places: Iterable[Place], spec: OffsetSpec) -> dict[Place, int]:
-        """In one request for all: the consumer's own connection stands in line behind a fetch that waits for data."""
+        """In one request for all. The consumer's own connection would wait behind a fetch."""
         wanted = {TopicPartition(*place): spec for place in places}
         if not wanted:
             return {}
@@ -311,7 +303,7 @@ class ShopConsumer:
         return self._admin.list_offsets(dict(wanted), isolation_level=level, request_timeout=_SECONDS)
 
     def commit(self, offsets: Mapping[Place, int], wait: bool = False) -> None:
-        """Commits offsets, after what is before them was staged. A partition lost in between is no error."""
+        """Commits offsets once everything before them is staged. A partition lost in between is no error."""
         parts = [TopicPartition(*place, offset, COMMIT_MARK) for place, offset in offsets.items()]
         if not parts:
             return
@@ -325,7 +317,7 @@ class ShopConsumer:
                 raise _failure(error.args[0]) from None
 
     def report(self, error: KafkaError, topic: str) -> None:
-        """What an error in place of a record means: raises, or says it in the log."""
+        """Raises or logs an error that came in place of a record."""
         code = error.code()
         if code == KafkaError._AUTO_OFFSET_RESET:
             raise ReadAgainError(f"{topic}: the offset is out of Kafka's range", "its place is looked up again")
@@ -337,7 +329,7 @@ class ShopConsumer:
             log.warning("Kafka", reason=error.str())
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Takes the partitions and reads nothing of them yet: `restart` says where each begins."""
+        """Takes the partitions but reads nothing yet: `restart` says where each begins."""
         self._ours = [(part.topic, part.partition) for part in partitions]
         consumer.assign([])
         self._failure = ReadAgainError("partitions were assigned", "reading begins where the copy stands")
@@ -380,15 +372,13 @@ class ShopConsumer:
 
 
 def is_end(error: KafkaError) -> bool:
-    """Whether what came in place of a record is no failure but the end of its partition."""
+    """Whether what came in place of a record is just the end of its partition."""
     return bool(error.code() == KafkaError._PARTITION_EOF)
 
 
 def topic_names(prefix: str, tables: Iterable[str]) -> list[str]:
-    """The topics that the sink of a prefix reads: the index of commits, and those of these tables by their usual names.
-
-    The index may name others for a table.
-    """
+    """The topics that the sink of a prefix reads: the index of commits, and the default topics of these tables. The
+    index may name others for a table."""
     return [index_topic(prefix), *(topic_name(prefix, table) for table in tables)]
 
 

@@ -1,9 +1,9 @@
 """From the bytes of one Avro value to its text for COPY: what the generated decoders call. Pure.
 
-All functions that read take the whole message and where the value begins, and return where it ends. For bytes that are
-no such value they raise one of FAILURES; what they read past the end of the message, the next look at it finds.
-Source: Avro specification, "Binary Encoding"; PostgreSQL manual, "COPY", section "Text Format", and "Array Input and
-Output Syntax".
+All functions that read take the whole message and where the value begins, and return where it ends. If the bytes are
+not such a value, they raise one of FAILURES. What they read past the end of the message, the next check finds. Source:
+Avro specification, "Binary Encoding"; PostgreSQL manual, "COPY", section "Text Format", and "Array Input and Output
+Syntax".
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from schemas.model.errors import DataError
 from schemas.types.kind import Schema
 
 Read = Callable[[bytes, int], tuple[Any, int]]
-"""(value as fastavro gives it without logical types, where it ends) of what begins at a place of the message."""
+"""Reads what begins at a place of the message: (value as fastavro gives it without logical types, where it ends)."""
 
 FAILURES: Final = (
     LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError, struct.error
@@ -32,14 +32,14 @@ class _Null(bytes):
 
 
 NULL: Final = _Null(b"\x02")
-"""What stands for NULL in COPY: COPY … (NULL E'\\x02'). A value of that byte alone is escaped."""
+"""NULL in COPY's text: COPY … (NULL E'\\x02'). A value that is just this byte is escaped."""
 
 _REMEMBERED: Final = 16_384
 _SHORT: Final = 40
-"""Bytes of a text."""
+"""Longest text in bytes."""
 
 INTEGERS: Final = tuple(b"%d" % ((n >> 1) ^ -(n & 1)) for n in range(1 << 14))
-"""Zigzag → text, of the numbers of one or two bytes."""
+"""Zigzag → text, for numbers of one or two bytes."""
 
 BOOLEANS: Final = (b"f", b"t")
 
@@ -51,10 +51,8 @@ WRITER_HINT: Final = "see what wrote it; the record cannot be staged"
 
 
 class Remembered(dict[Any, bytes]):
-    """What was made of a value, for columns of few values many times; forgets all when it has too many.
-
-    Long texts are not kept.
-    """
+    """What was made of each value, for columns with few distinct values. Forgets everything when there are too many.
+    Long texts are not kept."""
 
     def __init__(self, make: Callable[[Any], bytes]) -> None:
         super().__init__()
@@ -139,7 +137,7 @@ _SIMPLE: Final[dict[str, Read]] = {
 
 
 def reader(avro: Any, named: dict[str, Read]) -> Read:
-    """What reads any value of an Avro type; `named` are the records met so far. DataError for enum and fixed."""
+    """A function that reads any value of an Avro type. `named`: the records so far. DataError for enum and fixed."""
     if isinstance(avro, list):
         return _union([reader(branch, named) for branch in avro])
     if isinstance(avro, str):
@@ -175,14 +173,14 @@ def _record(avro: Schema, named: dict[str, Read]) -> Read:
             found[name], i = read_field(b, i)
         return found, i
 
-    # Under both names before its fields are read: the short one is for those of the same namespace.
+    # Both names are known before the fields are read; the short one is for types of the same namespace.
     named[avro["name"]] = named[f"{avro.get('namespace', '')}.{avro['name']}"] = read
     fields += [(field["name"], reader(field["type"], named)) for field in avro["fields"]]
     return read
 
 
 def _block(b: bytes, i: int) -> tuple[int, int]:
-    """How many items the next block of an array or a map has, 0 at its end."""
+    """How many items the next block of an array or map has; 0 at its end."""
     count, i = long(b, i)
     if count < 0:  # its size in bytes comes next
         count, i = -count, long(b, i)[1]
@@ -220,7 +218,7 @@ def _map(item: Read) -> Read:
 
 
 def text(value: Any) -> str:
-    """The text that PostgreSQL reads as this value; not for None."""
+    """The text that PostgreSQL reads as this value. Not for None."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -236,7 +234,7 @@ def text(value: Any) -> str:
     if isinstance(value, bytes):
         return "\\x" + value.hex()
     if isinstance(value, list):
-        # Quotes do no harm around a number, and keep NULL, braces and commas what they are.
+        # Quotes do no harm around a number; NULL, braces and commas need them to keep their meaning.
         return "{" + ",".join("NULL" if item is None else _quoted(text(item)) for item in value) + "}"
     return str(value)
 
@@ -251,14 +249,14 @@ def json_text(value: Any) -> str:
 
 
 def shown(convert: Callable[[Any], Any] | None) -> Callable[[Any], bytes]:
-    """Makes the text of an Avro value, by way of schemas.reading.values and Python."""
+    """Makes the text of an Avro value, through schemas.reading.values and Python."""
     if convert is None:
         return lambda value: text(value).encode()
     return lambda value: text(convert(value)).encode()
 
 
 def number(show: Callable[[int], bytes]) -> Callable[[bytes, int], tuple[bytes, int]]:
-    """What reads an int or a long and makes its text."""
+    """A function that reads an int or long and makes its text."""
 
     def read(b: bytes, i: int) -> tuple[bytes, int]:
         value, i = long(b, i)
@@ -268,12 +266,13 @@ def number(show: Callable[[int], bytes]) -> Callable[[bytes, int], tuple[bytes, 
 
 
 def shown_string(convert: Callable[[Any], Any]) -> Callable[[bytes], bytes]:
-    """The same of the bytes of a string."""
+    """The same for the bytes of a string."""
     return lambda value: text(convert(value.decode())).encode()
 
 
 def shown_decimal(convert: Callable[[Any], Any], scale: int, precision: int) -> Callable[[bytes], bytes]:
-    """The same of the bytes of a decimal; the usual ones, positive and with digits after the point, without Decimal."""
+    """The same for the bytes of a decimal. Ordinary ones, positive and with digits after the point, go without
+    Decimal."""
     unit, beyond, pattern = 10**scale, 10**precision, b"%%d.%%0%dd" % scale
 
     def show(value: bytes) -> bytes:
@@ -314,10 +313,8 @@ _four_pairs: Final = struct.Struct("<HHHH").unpack_from
 
 
 def micro_timestamp(otherwise: Callable[[int], bytes]) -> Callable[[bytes, int], tuple[bytes, int]]:
-    """What reads µs since 1970 and shows six digits after the point; `otherwise` is for years beyond Python's.
-
-    Those of eight bytes, from 1974 to 3111, are read two bytes at a time.
-    """
+    """A function that reads µs since 1970 and shows six digits after the point. `otherwise`: for years beyond Python's.
+    Values of eight bytes, from 1974 to 3111, are read two bytes at a time."""
 
     def read(b: bytes, i: int) -> tuple[bytes, int]:
         try:

@@ -1,11 +1,10 @@
 """Kafka keys and values to lines of COPY, by code compiled once for each schema. Pure.
 
-A decoder reads the row of a record, and nothing behind it but where `source` begins, by which a record that is cut
-short or shifted is noticed. It does not look whether texts are UTF-8, nor at the ranges of numbers: COPY refuses what
-is not a value of the column's type, and the caller then finds the row.
-NULL is `\\x02`: COPY … FROM STDIN (NULL E'\\x02'). PostgreSQL compares it with a field before it takes escapes away, so
-a text of that character alone, which is written as `\\002`, is not NULL.
-Source: Avro specification, "Binary Encoding"; PostgreSQL manual, "COPY", section "Text Format".
+A decoder reads the row of a record, and of the rest only where `source` begins, which shows whether a record was cut
+short or shifted. It checks neither UTF-8 nor the ranges of numbers: COPY refuses what is not a value of the column's
+type, and the caller then finds the row. NULL is `\\x02`: COPY … FROM STDIN (NULL E'\\x02'). PostgreSQL compares it with
+a field before it removes escapes, so a text with just that character, written as `\\002`, is not NULL. Source: Avro
+specification, "Binary Encoding"; PostgreSQL manual, "COPY", section "Text Format".
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _CONNECTOR: Final = b"\x14postgresql"
 _LIMITS: Final = re.compile(r"\([\d, -]+\)")
 _FIXED: Final = re.compile(r"\b(bit|char|character)(?=\()")
 _ANY_LENGTH: Final = {"bit": "varbit", "char": "bpchar", "character": "bpchar"}
-"""Types whose length is 1 when none is given, and what stands for them with any length."""
+"""Types whose length is 1 if none is given → the same type with any length."""
 _MOST_SETS: Final = 256
 
 
@@ -62,7 +61,7 @@ class Field(NamedTuple):
 
 
 class Decoder:
-    """Of the records of one value schema, an envelope.
+    """Decodes records of one value schema, an envelope.
 
     `columns` are the names of the row's fields with the PostgreSQL types to stage them as, in the order of the line.
     """
@@ -103,10 +102,10 @@ class Decoder:
 
 
 class KeyDecoder:
-    """Of the keys of one key schema.
+    """Decodes keys of one key schema.
 
     `columns` are the names of the key's fields with the PostgreSQL types to stage them as, in the order of the line.
-    `canonical` is False where two keys of different bytes may be equal to PostgreSQL.
+    `canonical` is False if PostgreSQL may call two keys equal whose bytes differ.
     """
 
     def __init__(self, topic: str, fields: Sequence[Field]) -> None:
@@ -119,7 +118,7 @@ class KeyDecoder:
 
 
 def compile_decoder(schema: Schema) -> Decoder:
-    """The decoder for an envelope's schema, ours or that of Debezium's connector; DataError for any other."""
+    """The decoder for an envelope's schema, ours or that of Debezium's connector. DataError for any other."""
     topic = schema.get("namespace", "")
     try:
         names = [field["name"] for field in schema["fields"]]
@@ -135,7 +134,7 @@ def compile_decoder(schema: Schema) -> Decoder:
 
 
 def compile_key_decoder(schema: Schema) -> KeyDecoder:
-    """The decoder for a key's schema; DataError for one that no connector writes."""
+    """The decoder for a key's schema. DataError for one that no connector writes."""
     topic = schema.get("namespace", "")
     try:
         return KeyDecoder(topic, _fields(topic, schema["fields"]))
@@ -234,7 +233,7 @@ _FORMS: Final[dict[str, Callable[[ColumnValue, str, Any], Found]]] = {
 
 
 def _other(topic: str, name: str, value: ColumnValue, read: Read) -> Read:
-    """Reads a value of any type and makes its text; NULL for a missing one."""
+    """Reads a value of any type and makes its text; NULL for a missing value."""
     convert: Convert = value.convert or (copy_text.json_text if value.type == "jsonb" else _as_it_is)
     columns = {name: value.type}
 

@@ -1,7 +1,7 @@
 """The generated code of decoders: straight-line Python for one schema, without a loop over its columns.
 
-As schemas.writing.rowcode, the other way round: names never come into the source, only templates and numbers.
-Source: Avro specification, "Binary Encoding".
+Like schemas.writing.rowcode, the other way round: names never get into the source, only templates and numbers. Source:
+Avro specification, "Binary Encoding".
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from sink.intake.decoder import Decoder, KeyDecoder, compile_decoder, compile_ke
 
 
 class RegistryDecoders:
-    """Decoders by the four bytes of a schema id. UnavailableError when the registry does not answer."""
+    """Decoders by the four bytes of a schema id. UnavailableError if the registry does not answer."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -17,14 +17,14 @@ class RegistryDecoders:
         self._keys: dict[bytes, KeyDecoder] = {}
 
     def value(self, schema_id: bytes) -> Decoder:
-        """The decoder for a value's schema id; DataError when that is not an id of a value schema."""
+        """The decoder for a value's schema id. DataError if it is not the id of a value schema."""
         found = self._values.get(schema_id)
         if found is None:
             found = self._values[schema_id] = compile_decoder(self._registry.schema(_number(schema_id)))
         return found
 
     def key(self, schema_id: bytes) -> KeyDecoder:
-        """The decoder for a key's schema id; DataError when that is not an id of a key schema."""
+        """The decoder for a key's schema id. DataError if it is not the id of a key schema."""
         found = self._keys.get(schema_id)
         if found is None:
             found = self._keys[schema_id] = compile_key_decoder(self._registry.schema(_number(schema_id)))

@@ -26,12 +26,12 @@ class Partition(NamedTuple):
     number: int
 
     def __str__(self) -> str:
-        """As operators write it."""
+        """In the notation that operators write."""
         return f"{self.topic} [{self.number}]"
 
 
 class Range(NamedTuple):
-    """Offsets from `start` up to, not with, `until`."""
+    """Offsets from `start` up to, but not including, `until`."""
 
     start: int
     until: int
@@ -47,20 +47,20 @@ class Gap(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is staged of one partition: all before `next_offset` but the open gaps."""
+    """What is staged of one partition: everything before `next_offset` except the open gaps."""
 
     next_offset: int
     gaps: tuple[Gap, ...] = ()
 
 
 def without(range_: Range, read: Range) -> list[Range]:
-    """What is left of a range once another was read."""
+    """What is left of a range after another was read."""
     parts = (Range(range_.start, min(range_.until, read.start)), Range(max(range_.start, read.until), range_.until))
     return [part for part in parts if part.until > part.start]
 
 
 def after(seen: Seen | None, partition: Partition, read: Range) -> Seen:
-    """The evidence after a range was read in one go: it closes the gaps that it covers, and a skip before it is a new
+    """The evidence after a range was read in one go. It closes the gaps that it covers; a skip before it becomes a
     gap."""
     if seen is None:
         return Seen(read.until)
@@ -71,7 +71,7 @@ def after(seen: Seen | None, partition: Partition, read: Range) -> Seen:
 
 
 def filled(seen: Seen, ranges: Iterable[Range]) -> Seen:
-    """The evidence once nothing in these ranges counts as missing any more."""
+    """The evidence once nothing in these ranges counts as missing."""
     gaps = seen.gaps
     for range_ in ranges:
         gaps = tuple(Gap(gap.partition, part, gap.cause) for gap in gaps for part in without(gap.range, range_))
@@ -118,8 +118,8 @@ def open_gaps(cursor: Cursor) -> list[Gap]:
 
 
 def close_skipped(cursor: Cursor, topics: Iterable[str]) -> list[Gap]:
-    """Closes the skipped gaps of these topics, and of earlier topics of the same names; returns them. From now on,
-    reading there is a replay."""
+    """Closes the skipped gaps of these topics, and of earlier topics with the same names, and returns them. From now
+    on, reading there is a replay."""
     cursor.execute(
         "DELETE FROM gap WHERE topic = ANY(%s) AND cause = %s"
         " RETURNING topic, topic_id, partition, from_offset, until_offset, cause",
@@ -129,7 +129,7 @@ def close_skipped(cursor: Cursor, topics: Iterable[str]) -> list[Gap]:
 
 
 def save(cursor: Cursor, before: Mapping[Partition, Seen], now: Mapping[Partition, Seen]) -> list[Gap]:
-    """Writes the evidence of partitions that were read; the gaps that are new."""
+    """Writes the evidence of partitions that were read. Returns the gaps that are new."""
     rows = [(*partition, seen.next_offset) for partition, seen in sorted(now.items())]
     if rows:
         execute_values(

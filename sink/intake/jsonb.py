@@ -1,4 +1,4 @@
-"""Finds what a json column may hold and jsonb may not: one such row would stop the staging of all. Pure.
+"""Finds what a json column may contain and jsonb may not: one such row would stop the staging of all. Pure.
 
 Source: PostgreSQL manual, "JSON Types" (\\u0000, surrogates, the range of numeric).
 """
@@ -22,7 +22,7 @@ _MOST_DECIMALS: Final = 16_383
 
 
 def refuse_unfit(topic: str, columns: Mapping[str, str], values: Mapping[str, Any]) -> None:
-    """Raises a DataError that names the column, where the staged jsonb column would refuse a value."""
+    """DataError that names the column, if the staged jsonb column would refuse a value."""
     for name, value in values.items():
         if columns.get(name) in ("jsonb", "jsonb[]"):
             texts = value if isinstance(value, list) else [value]
@@ -32,7 +32,7 @@ def refuse_unfit(topic: str, columns: Mapping[str, str], values: Mapping[str, An
 
 
 def unfit(text: str) -> str | None:
-    """Why jsonb refuses a text that json takes; None when it does not."""
+    """Why jsonb refuses a text that json accepts; None if it does not."""
     if not _SUSPECT.search(text):
         return None
     escapes = text.replace("\\\\", "")  # an escaped backslash, and then letters, is no escape

@@ -1,7 +1,7 @@
-"""A group's committed offsets: shown beside the evidence, and reset after the effect was computed.
+"""A group's committed offsets: shown beside the evidence, and reset after the effect was calculated.
 
-What `kafka-consumer-groups --reset-offsets` does is done here as well, on the same offsets; this one says before what
-will happen: how many records are read again (which changes nothing) or skipped (a gap).
+This does what `kafka-consumer-groups --reset-offsets` does, on the same offsets. But first it says what will happen:
+how many records are read again (which changes nothing) or skipped (a gap).
 """
 
 from __future__ import annotations
@@ -49,10 +49,8 @@ class Effect(Enum):
 
 
 class Offsets(NamedTuple):
-    """One partition: the group's committed offset, Kafka's range, and what is staged (None: nothing yet).
-
-    `high` is the end for readers of committed records. `lag` counts offsets, those of transaction markers too.
-    """
+    """One partition: the group's committed offset, Kafka's range, and what is staged (None: nothing yet). `high`: the
+    end for `read_committed` consumers. `lag` counts offsets, transaction markers included."""
 
     partition: Partition
     committed: int | None
@@ -89,7 +87,7 @@ def move(offsets: Offsets, target: int) -> Move:
 
 
 class GroupOffsets:
-    """The committed offsets of a group on some topics. UnavailableError when Kafka does not answer."""
+    """The committed offsets of a group on some topics. UnavailableError if Kafka does not answer."""
 
     def __init__(self, properties: Mapping[str, str], group: str, topics: Iterable[str]) -> None:
         self._properties = properties
@@ -154,10 +152,8 @@ class GroupOffsets:
         return asked[self._group].result()
 
     def reset(self, moves: Sequence[Move], patience: float = 0.0) -> None:
-        """Sets the offsets of a plan. SettingsError, and nothing changed, when the group has live members.
-
-        A sink that was killed stays a member until its session times out: `patience` (seconds) waits for that.
-        """
+        """Sets the offsets of a plan. SettingsError, and nothing changed, if the group has live members. A killed sink
+        stays a member until its session times out: `patience` (seconds) waits for that."""
         gone = Retrying(
             retry=retry_if_result(bool),
             stop=stop_after_delay(patience),
@@ -181,8 +177,8 @@ class GroupOffsets:
             raise SettingsError(f"Kafka did not reset: {reasons}", "check the ACLs of the group, then repeat")
 
     def _committed(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        """Asked as a member would that joins nothing. The admin client's own call ends the process with a segmentation
-        fault where the coordinator that it knows is none any more: librdkafka then looks for the client's group."""
+        """Asks like a member that never joins. The admin client's own call ends the process with a segmentation fault
+        if the coordinator that it knows is gone: librdkafka then looks for the client's group."""
         if not partitions:
             return {}
         consumer = Consumer({**QUIET, **self._properties, "group.id": self._group, "enable.auto.commit": False})
@@ -195,7 +191,7 @@ class GroupOffsets:
         return {p: offsets[p.topic, p.number] for p in partitions if offsets.get((p.topic, p.number), -1) >= 0}
 
     def _at(self, partitions: Sequence[Partition], spec: OffsetSpec) -> dict[Partition, int]:
-        """The offsets that a specification means; -1 where its time is after the last record."""
+        """The offsets that a specification means; -1 if its time is after the last record."""
         if not partitions:
             return {}
         wanted = {TopicPartition(p.topic, p.number): spec for p in partitions}
@@ -213,8 +209,8 @@ class GroupOffsets:
 
 
 def _patiently(call: Callable[[], Any]) -> Any:
-    """Calls again for some seconds while the group's coordinator, which a broker that has just started or taken over
-    reads first, is on its way."""
+    """Tries again for some seconds while the group's coordinator is loading, because its broker has just started or
+    taken over."""
     again = Retrying(
         retry=retry_if_exception(_is_on_its_way), stop=stop_after_delay(_SECONDS), wait=wait_fixed(0.5), reraise=True
     )

@@ -12,7 +12,7 @@ from sink.ledger.outcomes import State
 AccountPolicy = Literal["account_per_buyer", "match", "collective"]
 
 _NOT_COMING = [State.DONE, State.GONE, State.IGNORED, State.NOT_READY, State.EARLY]
-"""States of a customer who is not in the ERP and not on his way there."""
+"""States of a customer who is neither in the ERP nor on the way there."""
 
 
 def begin_at(cursor: Cursor, first: int) -> None:
@@ -47,7 +47,7 @@ def account_numbers(cursor: Cursor, shop: str, prefix: str, customers: Collectio
 
 
 def next_number(cursor: Cursor, shop: str, prefix: str, customer: str) -> str:
-    """A new number for a customer, if another account in the ERP has his."""
+    """Gives a customer a new number, because another account in the ERP has the old one."""
     cursor.execute(
         "UPDATE account SET number = %s || nextval('account_number') WHERE customer = %s RETURNING number",
         (prefix, f"{shop}/{customer}"),
@@ -57,14 +57,14 @@ def next_number(cursor: Cursor, shop: str, prefix: str, customer: str) -> str:
 
 
 def move(cursor: Cursor, shop: str, old: str, new: str) -> None:
-    """Keeps a customer's number when the shop changes his key."""
+    """Keeps a customer's number when the shop changes the customer's key."""
     cursor.execute("DELETE FROM account WHERE customer = %s", (f"{shop}/{new}",))
     cursor.execute("UPDATE account SET customer = %s WHERE customer = %s", (f"{shop}/{new}", f"{shop}/{old}"))
 
 
 def claim(cursor: Cursor, wanted: Mapping[DocumentRef, Collection[str]]) -> dict[DocumentRef, DocumentRef]:
     """Claims identities (hashes of number, e-mail or tax id) for new customers. Returns those who have to wait, each
-    with the customer who has claimed one of his identities and is not in the ERP yet. Whoever waits claims nothing.
+    with the customer who has claimed the same identity and is not in the ERP yet. Whoever waits claims nothing.
 
     Runs in the caller's transaction, under one lock per shop: two workers may meet two such customers at once.
     """

@@ -1,5 +1,5 @@
 """What stops and starts applying as a whole: pause, go-live, and the brake. Kept in the middle layer, so that it holds
-for all copies of the sink and outlasts restarts."""
+for all processes and outlasts restarts."""
 
 from __future__ import annotations
 

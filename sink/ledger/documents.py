@@ -49,7 +49,7 @@ class Entry:
     age: float  # seconds since the last mark
     dirty: bool  # marked since the last look
     passes: bool  # a person has let the shop's present version pass the brake
-    check: str | None = None  # that a held document did not pass
+    check: str | None = None  # the check that a held document did not pass
     decisions: dict[str, Any] | None = None  # see `planning.decisions`
     account: str | None = None  # the ERP's key of the account that a customer shares
     next_unit: str | None = None  # where it goes once its step is no longer in doubt
@@ -146,7 +146,7 @@ def types(cursor: Cursor) -> set[str]:
 
 
 def in_erp_under(cursor: Cursor, names: Collection[str], kind: Kind, keys: Collection[str]) -> dict[str, DocumentRef]:
-    """By key: documents of a kind that are in the ERP, with one of these types and one of these keys."""
+    """Documents of this kind that are in the ERP, by key. names: their types; keys: theirs."""
     if not names or not keys:
         return {}
     cursor.execute(
@@ -321,7 +321,7 @@ def _agreed(one: Entry, outcome: Outcome) -> str | None:
 
 
 def _come(cursor: Cursor, given: Given) -> set[DocumentRef | None]:
-    """Those of the documents waited for that have arrived between the look and this transaction."""
+    """The documents waited for that have arrived in the ERP between the look and this transaction."""
     waited = {outcome.waits_for for _, outcome in given if outcome.waits_for and outcome.state is State.WAITS}
     return {ref for ref, other in entries_of(cursor, waited).items() if other.arrived}
 

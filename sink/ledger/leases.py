@@ -70,7 +70,7 @@ def lease(
         found += _take(cursor, owner, seconds, _due("<> ALL"), [*later], most - len(found))
     if found or not later:
         return found
-    # Of these types alone: others may have become due since, and `most_later` is not their number.
+    # Only these types: others may have become due since, and `most_later` is not their number.
     return _take(cursor, owner, seconds, _due("= ANY"), [*later], max(most, most_later))
 
 
@@ -84,8 +84,8 @@ def take(cursor: Cursor, owner: str, seconds: float, units: Collection[str]) -> 
 
 
 def of_others(cursor: Cursor, owner: str, units: Collection[str]) -> set[str]:
-    """Of the units that `owner` could not take: those that another worker has and will release, or has released since.
-    Left out are his own, and units that nobody may take before the deadline of a lost call."""
+    """The units that `owner` could not take because another worker has them and will release them, or has just released
+    them. Left out are the owner's units, and units that nobody may take before the deadline of a lost call."""
     if not units:
         return set()
     cursor.execute(

@@ -97,7 +97,7 @@ _WAITS: Final[Mapping[State | None, tuple[str, str]]] = {
     State.HELD: _SEE_HELD,
     State.WAITS: _SEE_HELD,
 }
-"""By the state of the document waited for: why it does not come, and what a person can do."""
+"""State of the document waited for → why it does not come, and what a person can do."""
 
 
 @dataclass(frozen=True, slots=True)

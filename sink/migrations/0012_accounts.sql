@@ -1,4 +1,4 @@
--- A customer may share an account of the ERP with others, or use one that was typed in. He then has no record of his own.
+-- A customer may share an account of the ERP with others, or use one that was typed in. There is no record for such a customer.
 
 ALTER TABLE document
     ADD COLUMN account text;                -- the ERP's key of the account that a customer shares

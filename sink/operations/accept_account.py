@@ -32,9 +32,9 @@ def accept_account(
     person: str,
     execute: bool,
 ) -> AcceptedAccount:
-    """Books the orders of a customer without an account of his own to one that the ERP has. `execute` does it.
+    """Books the orders of a customer who has no account to one that the ERP has. `execute` does it.
 
-    SettingsError if the ERP does not have exactly one account of that number, or the customer has his own.
+    SettingsError if the ERP does not have exactly one account of that number, or the customer has an account.
     """
     if ref.type not in {rule.name for rule in profile.of_model("Customer")}:
         raise SettingsError(f"{ref} is no customer", "`sink list` shows what documents are called")
@@ -52,13 +52,13 @@ def accept_account(
 
 def undo_account(connection: Connection, ref: DocumentRef, person: str, execute: bool) -> AcceptedAccount:
     """Ends the sharing of an account, whether a person or a match began it: the customer gets one like any new
-    customer. `execute` does it. `number` of the result is the account's key. SettingsError if he shares none."""
+    customer. `execute` does it. `number` of the result is the account's key. SettingsError if none is shared."""
     with transaction(connection) as cursor:
         if execute:
             marks.look_at(cursor, [ref])
         one, asked = documents.entry(cursor, ref), decisions.asked(cursor, ref)
         if one is None or asked is None or one.account is None:
-            raise SettingsError(f"{ref} shares no account", "`sink show` says which one he has")
+            raise SettingsError(f"{ref} shares no account", "`sink show` says which one it has")
         if asked.busy:
             raise busy(ref)
         others = tuple(other for other in documents.sharing(cursor, one.account) if other != ref)

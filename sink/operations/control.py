@@ -15,7 +15,7 @@ APPLYING: Final = DocumentRef("applying", "all")
 
 
 def pause(connection: Connection, person: str, reason: str) -> None:
-    """From now on no copy of the sink writes an intent. Calls whose intent is written are still made. Staging goes on.
+    """From now on no sink writes an intent. Calls whose intent is written are still made. Staging goes on.
 
     SettingsError if applying is paused already.
     """

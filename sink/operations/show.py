@@ -195,7 +195,7 @@ def _document(
 def _accepted(
     said: Decisions, differs: Sequence[ChangedField], story: Sequence[HistoryLine]
 ) -> Mapping[int, Acceptance]:
-    """By place: who accepted a difference with these values. Whoever accepted the whole document accepted them all."""
+    """Who accepted a difference with these values, by its place. Accepting the whole document accepts all of them."""
     whole = [Acceptance(one.person, one.at) for one in story if one.event == "document accepted"] if said.kept else []
     found = dict.fromkeys(range(len(differs)), whole[-1]) if whole else {}
     for place, one in enumerate(differs):

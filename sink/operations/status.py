@@ -18,8 +18,8 @@ from sink.staging.position import Copy
 
 @dataclass(frozen=True)
 class SinkStatus:
-    """As of one moment. `counts`: (type, state) → number of documents; `not_planned`: why nothing is planned, "" if it
-    is; `stuck`: documents that have failed so often that a person should look."""
+    """The sink at one moment. `counts`: (type, state) → number of documents. `not_planned`: why nothing is planned, ""
+    if it is. `stuck`: documents that have failed so often that a person should look."""
 
     copy: Copy
     not_planned: str

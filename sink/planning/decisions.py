@@ -85,7 +85,7 @@ def disputed_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Disputed, .
         Disputed(
             *(one[name] for name in ("part", "key", "name")),
             *(fields_from_json(one[side]) for side in ("ours", "theirs", "wrote")),
-            *(one.get(name, "") for name in ("by", "at")),  # an earlier release did not write these
+            *(one.get(name, "") for name in ("by", "at")),  # earlier releases did not write these
         )
         for one in values
     )

@@ -232,7 +232,7 @@ def _known_again(desired: ErpRecord, observed: Observed, ledger: Standpoint) -> 
         return DoneByHand(there, observed)
     return Hold(
         "the ERP has a document with this key that the ledger knows nothing of, and it differs from the shop's",
-        "was the ledger restored from a back-up? Compare both; if it is another document, remove it from the ERP, then"
+        "was the ledger restored from a backup? Compare both; if it is another document, remove it from the ERP, then"
         " `sink retry`",
         check=Check.STRANGER,
     )

@@ -171,5 +171,5 @@ def readable(shop: Connection, profile: Profile) -> None:
     """Checks that the profile's SQL runs in the shop; SettingsError if not."""
     with reading(shop, staged=False) as cursor, names_of(cursor, OF_THE_SHOP):
         for rule in profile.documents.values():
-            build(cursor, rule, ["0"])  # the key need not exist: names and rights are checked all the same
+            build(cursor, rule, ["0"])  # the key need not exist: names and rights are checked in any case
         touches.find(cursor, profile, touches.no_rows(profile))

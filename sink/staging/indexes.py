@@ -78,7 +78,7 @@ def make(connection: Connection, profile: Profile) -> bool:
         cursor.execute(_SESSION)
         cursor.execute(_LOCK)
         if cursor.fetchone() != (True,):
-            return False  # another copy makes them; an index under construction looks like a broken one
+            return False  # another process makes them; an index under construction looks like a broken one
         made = [_made(cursor, index) for index in wanted(profile)]
         return all(made)
 

@@ -1,13 +1,13 @@
-"""`./tests/bench apply`: how soon an order is in the ERP, and how many a second, beside a hand-written insert.
+"""`./tests/bench apply`: how soon an order is in the ERP, and how many per second, compared with a hand-written insert.
 
 Orders with a new buyer, three lines and a payment, as the sample shop writes them; the ERP is the reference ERP.
 Latency is from the shop's commit until the order can be read in the ERP, with capture and one `sink run` at work.
-Throughput is of orders that are staged when the clock starts and confirmed in the ERP when it stops, by one process
-and by two; the hand-written insert writes the very same rows into another database, one transaction per order and one
-per hundred. CPU is that of the sink and of PostgreSQL, which has the middle layer and the ERP.
+Throughput is of orders that are staged when the clock starts and confirmed in the ERP when it stops, by one process and
+by two. The hand-written insert writes the same rows into another database, with one transaction per order and one per
+hundred. CPU is that of the sink and of PostgreSQL, which has the middle layer and the ERP.
 
-`--prices`: the whole price list is changed in one commit, and an order is placed right after it. `--snapshot`: the shop
-has so many orders when capture and the sink are started; a first snapshot is planned from once it is staged as a whole.
+`--prices`: the whole price list changes in one commit, and an order is placed right after it. `--snapshot`: the shop
+has this many orders when capture and the sink start; planning begins once the first snapshot is completely staged.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from tests.faults.day import position
 from tests.programs import ROOT, Program, write_settings
 
 ORDERS: Final = 3_000
-WARM: Final = 200  # orders that are not counted: what is compiled and cached with them is there for all
+WARM: Final = 200  # orders that are not counted: statements are compiled and caches filled with them
 WARM_SECONDS: Final = 3.0
 _LOOK: Final = 0.005
-_COUNT: Final = 0.2  # to count the orders costs the server CPU, which is what is measured
+_COUNT: Final = 0.2  # counting the orders costs CPU of the server, which is what we measure
 _BEHIND: Final = 2_000  # rows of the ERP that are read again, since two workers commit out of order
 
 
@@ -77,7 +77,7 @@ def _options() -> argparse.Namespace:
 
 
 class Bench:
-    """Shop, middle layer, two ERPs (the sink's and that of the hand-written insert) and the programs."""
+    """Shop, middle layer, two ERPs (the sink's and the hand-written insert's) and the programs."""
 
     def __init__(self, folder: Path, server: Postgres, kafka: Kafka) -> None:
         self._server = server
@@ -111,7 +111,7 @@ class Bench:
         self._confirmed = self._erp.confirmed()
 
     def run(self, options: argparse.Namespace) -> str:
-        """What is asked for; its last line."""
+        """Runs what was asked for. Returns the last line."""
         if options.prices:
             return self._after_prices(options.prices)
         return self._after_snapshot(options.snapshot) if options.snapshot else self._both(options)
@@ -154,7 +154,7 @@ class Bench:
         )
 
     def _both(self, options: argparse.Namespace) -> str:
-        """Latency first, then throughput between two runs of the hand-written insert, since speed drifts."""
+        """Measures latency, then throughput between two runs of the hand-written insert, since speed drifts."""
         self._capture.start()
         p50, p99 = self._latency(options.rate, options.seconds)
         self._warm()
@@ -188,7 +188,7 @@ class Bench:
         return Program("sink", write_settings(folder / f"{name}.yaml", sink=common | target), folder / f"{name}.log")
 
     def _latency(self, rate: int, seconds: float) -> tuple[float, float]:
-        """Seconds, 50th and 99th percentile; the first seconds are not counted."""
+        """50th and 99th percentile in seconds; the first seconds are not counted."""
         sink = self._sinks[0]
         sink.start()
         self._shop.place(WARM)
@@ -223,12 +223,12 @@ class Bench:
         return p50, p99
 
     def _warm(self) -> None:
-        """Statistics as after a day: no plan is made for empty tables."""
+        """Runs ANALYZE, as after a day, so that PostgreSQL does not plan for empty tables."""
         for database in ("middle", "erp", "by_hand"):
             self._server.psql("ANALYZE", database)
 
     def _throughput(self, processes: int, orders: int) -> float:
-        """Confirmed orders per second, of those that wait when the processes start."""
+        """Confirmed orders per second, out of those that wait when the processes start."""
         before = self._confirmed()
         end = self._shop.place(orders)
         self._staged(end)
@@ -248,7 +248,7 @@ class Bench:
         return counted / seconds
 
     def _staged(self, end: int) -> None:
-        """Until the copy has all, with an ERP that does not answer."""
+        """Waits until the copy has everything, with an ERP that does not answer."""
         wait_until(lambda: position(self._kafka.bootstrap_servers, NAME) >= end, self._capture)
         self._stages.start()
         with closing(psycopg2.connect(self._middle)) as connection:

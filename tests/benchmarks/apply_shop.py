@@ -48,7 +48,8 @@ END $$
 
 
 class ApplyShop:
-    """The shop's database. What writes says where the log stood before its last commit: who is behind that has all."""
+    """The shop's database. Methods that write return where the log stood before their last commit: a reader past that
+    has everything."""
 
     def __init__(self, dsn: str) -> None:
         prepare(dsn, lambda _: None)
@@ -67,7 +68,7 @@ class ApplyShop:
             cursor.execute(_PLACE)
 
     def add_products(self, products: int) -> list[str]:
-        """More of them, each with a list price; their SKUs."""
+        """Adds products, each with a list price. Returns their SKUs."""
         with closing(psycopg2.connect(self.dsn)) as connection, connection, connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO products (sku, name, price, tax_rate) SELECT 'B-' || n, 'Bolt ' || n, 1 + n / 100.0, 19"
@@ -77,7 +78,7 @@ class ApplyShop:
             return [sku for (sku,) in cursor.fetchall()]
 
     def raise_prices(self) -> int:
-        """A dearer list of all products, in one commit; every price is above the one that is returned."""
+        """Raises all list prices in one commit. Returns a price that all are above."""
         with closing(psycopg2.connect(self.dsn)) as connection, connection, connection.cursor() as cursor:
             cursor.execute("SELECT max(price)::int FROM products")
             (dearest,) = cursor.fetchone() or (0,)
@@ -85,7 +86,7 @@ class ApplyShop:
             return int(dearest)
 
     def place(self, orders: int, a_commit: int = 50) -> int:
-        """New orders, so many in each commit."""
+        """Places orders, `a_commit` in each commit."""
         end = 0
         with closing(psycopg2.connect(self.dsn)) as connection:
             for first in range(self.newest + 1, self.newest + 1 + orders, a_commit):
@@ -94,11 +95,11 @@ class ApplyShop:
         return end
 
     def pace(self, rate: float, seconds: float) -> dict[int, float]:
-        """New orders in a commit each, at an even pace; when each was committed, by its id (seconds since 1970)."""
+        """Places orders at an even pace, each in its own commit. Returns id → time of commit (seconds since 1970)."""
         committed: dict[int, float] = {}
         began = time.monotonic()
-        # As a shop commits by default. The server's setting is for throughput: a commit would reach the log, and so
-        # capture, up to 0.6 s after it was told.
+        # The commit of a usual shop. The server's setting is for throughput: with it a commit reaches the log, and so
+        # capture, up to 0.6 s after the client is told.
         with closing(psycopg2.connect(self.dsn, options="-c synchronous_commit=on")) as connection:
             for number in range(int(rate * seconds)):
                 time.sleep(max(0.0, began + number / rate - time.monotonic()))
@@ -115,7 +116,7 @@ class ApplyShop:
 
 
 class Documents(NamedTuple):
-    """What an ERP has of orders and their buyers: rows without the ERP's own numbers, lines by order."""
+    """An ERP's orders and buyers: rows without the ERP's own numbers, lines by order."""
 
     customers: Sequence[tuple[Any, ...]]
     orders: Sequence[tuple[Any, ...]]
@@ -123,7 +124,7 @@ class Documents(NamedTuple):
 
 
 class ApplyErp:
-    """An ERP's database, as the reference ERP makes it."""
+    """An ERP's database, made like the reference ERP."""
 
     def __init__(self, dsn: str, shop: str) -> None:
         self.dsn = dsn
@@ -134,7 +135,7 @@ class ApplyErp:
             self._columns = {table: _own_columns(cursor, table) for table in ("customers", "orders", "order_lines")}
 
     def add_items(self, skus: Sequence[str]) -> None:
-        """More in the item master."""
+        """Adds items to the item master."""
         with closing(psycopg2.connect(self.dsn)) as connection, connection, connection.cursor() as cursor:
             execute_values(cursor, "INSERT INTO items VALUES %s", [(sku, sku) for sku in skus])
 
@@ -145,7 +146,7 @@ class ApplyErp:
             return int((cursor.fetchone() or (0,))[0])
 
     def confirmed(self) -> Callable[[], int]:
-        """Counts orders that are confirmed."""
+        """A function that counts confirmed orders."""
         connection = psycopg2.connect(self.dsn)
         connection.autocommit = True
         cursor = connection.cursor()
@@ -178,8 +179,8 @@ class ApplyErp:
         return Documents(customers, [row[1:] for row in orders], [lines[number] for number in ids])
 
     def write_by_hand(self, documents: Documents, a_transaction: int) -> float:
-        """Orders per second of the plainest INSERTs of these documents, so many orders in each transaction. The tables
-        are emptied first."""
+        """Writes these documents with the plainest INSERTs, `a_transaction` orders per transaction. Returns orders per
+        second. The tables are emptied first."""
         texts = {name: f"INSERT INTO {name} ({', '.join(columns)})" for name, columns in self._columns.items()}
         with closing(psycopg2.connect(self.dsn)) as connection, connection.cursor() as cursor:
             cursor.execute("TRUNCATE customers, orders, order_lines CASCADE")
@@ -203,7 +204,7 @@ class ApplyErp:
 
 
 def _own_columns(cursor: Any, table: str) -> list[str]:
-    """Without those that the ERP numbers."""
+    """The columns that the ERP does not number."""
     cursor.execute(
         "SELECT column_name FROM information_schema.columns WHERE table_name = %s AND column_name NOT IN ('id',"
         " 'order_id') ORDER BY ordinal_position",

@@ -67,7 +67,7 @@ END $$;
 
 
 class Workload(NamedTuple):
-    """`clients` write at the same time, so that their transactions lie across each other in the log."""
+    """`clients` write at the same time, so that their transactions interleave in the log."""
 
     name: str
     rows: int
@@ -82,11 +82,11 @@ WORKLOADS = (
     Workload("one large transaction", 1_000_000, 1),
 )
 USUAL = 3
-"""So many of them are run when none is named."""
+"""How many of them run if none is named."""
 
 
 class Backlog(NamedTuple):
-    """What lies in the log; a reader that saw a commit at or after `end_lsn` has all of it."""
+    """The backlog in the log. A reader that saw a commit at or after `end_lsn` has all of it."""
 
     rows: int
     transactions: int
@@ -95,14 +95,14 @@ class Backlog(NamedTuple):
 
 
 def prepare(server: Postgres) -> str:
-    """Makes the database with table and publication; returns its address. Slots are made now, before `load`."""
+    """Makes the database with table and publication, and returns its address. Make slots now, before `load`."""
     dsn = server.create_database(DATABASE)
     server.psql(_SCHEMA, DATABASE)
     return dsn
 
 
 def load(dsn: str, workload: Workload) -> Backlog:
-    """Writes the backlog and, behind it, one row of which `end_lsn` is taken before its commit."""
+    """Writes the backlog, and after it one row; `end_lsn` is taken before that row's commit."""
     connection = psycopg2.connect(dsn)
     try:
         connection.autocommit = True

@@ -1,11 +1,12 @@
-"""`./tests/bench capture`: how fast and how frugal capture drains a backlog, beside PostgreSQL's own pg_recvlogical.
+"""`./tests/bench capture`: how fast and how frugally capture drains a backlog, compared with PostgreSQL's
+pg_recvlogical.
 
-Three backlogs: small transactions, larger ones, and small ones of 16 clients that lie across each other (a fourth, one
-transaction of a million rows, on request); the last line has the worst of each figure. Where the compiled row path was
-built, capture runs both ways, and the last line's figures are the compiled way's first. Every reader has a slot of its
-own, made before the load, so that all read the same log; they take turns, and medians are compared. The clock runs from
-the moment the slot is in use until the last change is committed in Kafka (for pg_recvlogical: written to /dev/null), so
-Python's start is not in it; CPU is the capture process's in the same span.
+Three backlogs: small transactions, larger ones, and small ones of 16 clients that interleave (on request a fourth, one
+transaction of a million rows). The last line has the worst of each figure. If the compiled row path was built, capture
+runs both ways, and the last line's first figures are the compiled way's. Every reader has a slot of its own, made
+before the load, so that all read the same log. They take turns, and medians are compared. The clock runs from when the
+slot is in use until the last change is committed in Kafka (for pg_recvlogical: written to /dev/null), so Python's start
+does not count. CPU is the capture process's in the same time.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from tests.programs import Program, write_settings
 
 DRAIN_SECONDS = 600.0
 WAYS = ("plain Python",) if rowpath() is None else ("compiled", "plain Python")
-"""That rows go."""
+"""How rows are encoded."""
 
 
 class Drain(NamedTuple):
@@ -104,7 +105,7 @@ def _options() -> argparse.Namespace:
 
 
 def _results(ours: dict[str, list[Drain]], theirs: list[Drain]) -> dict[str, Result]:
-    """By the way that rows went; printed for each workload."""
+    """Results by the way rows are encoded; printed for each workload."""
     results = {}
     for way, drains in ours.items():
         ratios = [a.rows_per_second / b.rows_per_second for a, b in zip(drains, theirs, strict=True)]
@@ -130,7 +131,7 @@ class Bench:
         self._runs = count(step=100)
 
     def run(self, workload: Workload, options: argparse.Namespace) -> tuple[dict[str, list[Drain]], list[Drain]]:
-        """Slots, load, then all readers in turn; the slots are dropped at the end."""
+        """Makes slots, loads, then lets all readers run in turn. The slots are dropped at the end."""
         start = next(self._runs)
         turns = [range(first, first + len(WAYS)) for first in range(start, start + 50, len(WAYS))][: options.repeats]
         configs = {number: self._begin_capture(number) for numbers in turns for number in numbers}
@@ -152,7 +153,7 @@ class Bench:
         return ours, theirs
 
     def _begin_capture(self, number: int) -> Path:
-        """A first run of capture, only until it has its slot and its position in Kafka."""
+        """Runs capture until it has its slot and its position in Kafka."""
         settings = {
             "name": f"bench{number}",
             "topic_prefix": f"bench{number}",
@@ -211,7 +212,7 @@ class Bench:
         return Drain(backlog.rows / seconds, (spent - before) * per_row, spent * per_row, memory)
 
     def _in_use(self, slot: str, program: Program | None = None) -> float:
-        """Waits until a walsender serves the slot; the clock's start."""
+        """Waits until a walsender serves the slot, and returns that time."""
         deadline = time.monotonic() + 60
         while not self._query("SELECT active FROM pg_replication_slots WHERE slot_name = %s", slot):
             if time.monotonic() > deadline or (program and program.ended() is not None):
@@ -220,7 +221,7 @@ class Bench:
         return time.perf_counter()
 
     def _check_count(self, prefix: str, rows: int) -> None:
-        """A fast reader that loses rows is no reader: counts what a consumer sees."""
+        """Counts what a consumer sees: a fast reader that loses rows proves nothing."""
         consumer = Consumer(_reading(self._bootstrap_servers, prefix))
         consumer.assign([TopicPartition(f"{prefix}.{TABLE}", 0, 0)])
         seen = 0
@@ -259,7 +260,7 @@ def _position(bootstrap_servers: str, prefix: str) -> Iterator[Consumer]:
 
 
 def _await_position(consumer: Consumer, end_lsn: int, program: Program) -> None:
-    """Waits until the position that is committed in Kafka has passed the backlog's last commit."""
+    """Waits until the committed position in Kafka has passed the backlog's last commit."""
     deadline = time.monotonic() + DRAIN_SECONDS
     while True:
         for message in consumer.consume(1000, timeout=0.02):

@@ -1,10 +1,10 @@
-"""`./tests/bench erp`: whole orders and prices into a real Tryton, beside a batch script that is written by hand.
+"""`./tests/bench erp`: whole orders and prices into a real Tryton, compared with a hand-written batch script.
 
-The script comes first, in its best batch. It keeps what the sink promises: it looks what is there, makes buyers and
-drafts with cents, reads back and compares, presses each button with the stamps that it has read, and reads again. Then
-the sink's adapter brings orders that are all alike to `processing` on the same Tryton, by a worker in one process and
-by two; prices are made and changed; and a look at orders of which nothing has changed is taken. The script's last run
-is after the sink's, since Tryton slows down as it fills. Orders are staged before: capture and Kafka are not measured.
+The script runs first, with its best batch size. It keeps the sink's promises: it looks what is there, makes buyers and
+drafts to the cent, reads back and compares, presses each button with the stamps that it has read, and reads again. Then
+the sink's adapter brings equal orders to `processing` on the same Tryton, with one worker process and with two. Prices
+are made and changed, and unchanged orders are looked at. The script's last run comes after the sink's, because Tryton
+slows down as it fills. Orders are staged beforehand: capture and Kafka are not measured.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 class Bench:
-    """One Tryton, which both write to."""
+    """One Tryton, to which both write."""
 
     def __init__(self, server: Postgres, tryton: Tryton, orders: int, prices: int) -> None:
         self._server, self._tryton, self._orders = server, tryton, orders
@@ -88,7 +88,7 @@ class Bench:
         }  # fmt: skip
 
     def run(self) -> str:
-        """All of it; the last line."""
+        """Runs everything. Returns the last line."""
         with closing(self._shop):
             self._warm()
             trials = {batch: self._script(f"hand{batch}", batch) for batch in _BATCHES}
@@ -105,12 +105,12 @@ class Bench:
         return f"erp: tryton {one / hand:.2f} of a hand-written batch script"
 
     def _warm(self) -> None:
-        """What Tryton and its database keep of a first order is there for all."""
+        """Brings one order, so that what Tryton and its database cache of a first order is there for all."""
         self._script("warm", 20, 20)
         self._server.psql("ANALYZE", self._tryton.database)
 
     def _script(self, tag: str, batch: int, count: int = 0) -> float:
-        """Orders per second."""
+        """Orders per second by the script."""
         tryton = self._tryton
         count = count or self._orders
         script = Script(tryton.port, tryton.database, tryton.user, tryton.password, tag)
@@ -118,7 +118,7 @@ class Bench:
         return count / self._timed(f"script by {batch}", count, lambda: script.orders(orders, batch))
 
     def _by_sink(self, processes: int) -> float:
-        """Orders per second."""
+        """Orders per second by the sink."""
         first, last = self._shop.place(self._orders)
         with closing(Replicas(processes, self._settings)) as replicas:
             self._shop.mark_orders(first, last)
@@ -131,7 +131,7 @@ class Bench:
         return self._orders / took
 
     def _prices(self) -> None:
-        """Made, changed in one commit, and changed by two, each after the script."""
+        """Makes prices, changes them in one commit, and changes them by two processes, each after the script."""
         tryton = self._tryton
         script = Script(tryton.port, tryton.database, tryton.user, tryton.password, "hand")
         for what, processes in (("made", 1), ("changed", 1), ("changed by two", 2)):
@@ -148,8 +148,8 @@ class Bench:
         self._shop.check_done()
 
     def _look(self) -> None:
-        """At orders that are as they were: all that the sink brought, as often as it takes for a thousand."""
-        last = self._shop.shop.newest - self._orders  # the script's last ones are behind
+        """Looks at unchanged orders: all that the sink brought, as often as it takes for a thousand."""
+        last = self._shop.shop.newest - self._orders  # the script has made the newer ones
         first, looked, took = last - 2 * self._orders + 1, 0, 0.0
         with closing(Replicas(1, self._settings)) as replicas:
             while looked < LOOKED_AT:
@@ -174,7 +174,7 @@ class Bench:
         return took
 
     def _used(self, pids: list[int] | None) -> tuple[float, float, float]:
-        """CPU seconds of who calls (this process, if no other is named), of Tryton, and of PostgreSQL."""
+        """CPU seconds of the callers (this process, if none is named), of Tryton, and of PostgreSQL."""
         assert self._server.process is not None
         assert self._tryton.process is not None
         ours = time.process_time() if pids is None else sum(cpu(pid) for pid in pids)

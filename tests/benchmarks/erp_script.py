@@ -1,7 +1,8 @@
-"""What somebody writes by hand to bring orders and prices into Tryton: JSON-RPC in batches, with nothing of ours.
+"""A script that somebody might write to bring orders and prices into Tryton: JSON-RPC in batches, with nothing of ours.
 
-It keeps the same promise, since one that forgets half of it is no measure: it looks what is there, makes buyers, drafts
-and cents, reads each back and compares it, presses each button with the stamps that it has read, and reads again.
+It keeps the sink's promises, because a script that forgets half of them is no yardstick: it looks what is there, makes
+buyers, drafts and cents, reads each back and compares it, presses each button with the stamps that it has read, and
+reads again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _PRICE_LINE: Final = ("product", "price_list", "formula", "quantity", "_timestam
 
 
 class Script:
-    """One log-in, one connection. `tag`: what its keys begin with."""
+    """One log-in, one connection. `tag`: the beginning of its keys."""
 
     def __init__(self, port: int, database: str, user: str, password: str, tag: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
@@ -40,7 +41,7 @@ class Script:
         self._look_up()
 
     def _look_up(self) -> None:
-        """What all orders need; once."""
+        """Looks up what all orders need, once."""
         (shop, *_) = self._rows("web.shop", [], "warehouses")
         (term, *_) = self._rows("account.invoice.payment_term", [["name", "=", "Direct"]], "id")
         (currency, *_) = self._rows("currency.currency", [["code", "=", "EUR"]], "id")
@@ -58,7 +59,7 @@ class Script:
         return self._send(f"model.{model}.{method}", *args, {**self._context, **context})
 
     def orders(self, orders: Sequence[BenchOrder], batch: int) -> None:
-        """Brings all to `processing`."""
+        """Brings all orders to `processing`."""
         for some in _parts(orders, batch):
             self._batch(some)
 
@@ -140,7 +141,7 @@ class Script:
         }  # fmt: skip
 
     def prices(self, prices: Sequence[tuple[str, Decimal]], batch: int) -> None:
-        """Makes them, or changes those that are there."""
+        """Makes prices, or changes those that exist."""
         for some in _parts(prices, batch):
             ids = {self._item[sku][0]: amount for sku, amount in some}
             ours = [["price_list", "=", self._list["id"]], ["product", "in", [*ids]]]

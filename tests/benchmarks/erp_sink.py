@@ -1,4 +1,4 @@
-"""The sink's side of `./tests/bench erp`: a staged shop with orders that are all alike, and workers as processes."""
+"""The sink's side of `./tests/bench erp`: a staged shop with equal orders, and workers as processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _DUE: Final = "SELECT count(*) FROM unit WHERE due_at IS NOT NULL OR owner IS NO
 
 
 class BenchOrder(NamedTuple):
-    """One order with its buyer, as the shop has it. lines: key, SKU, name, quantity, rate, net, tax."""
+    """One order with its buyer, as in the shop. lines: key, SKU, name, quantity, rate, net, tax."""
 
     number: int
     shown: str
@@ -57,7 +57,7 @@ class BenchOrder(NamedTuple):
 
 
 class StagedShop:
-    """A middle layer whose copy of the shop is written at once, without capture and Kafka."""
+    """A middle layer whose copy of the shop is written directly, without capture and Kafka."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
@@ -74,13 +74,13 @@ class StagedShop:
         self._connection.close()
 
     def place(self, count: int) -> tuple[int, int]:
-        """So many new orders; the keys of the first and the last."""
+        """Places new orders. Returns the keys of the first and the last."""
         first = self.shop.newest + 1
         self.shop.place(count)
         return first, self.shop.newest
 
     def orders(self, first: int, last: int) -> list[BenchOrder]:
-        """As the shop has them."""
+        """The orders in the shop."""
         lines: dict[int, list[Any]] = {}
         for order, *line in self._rows(
             "SELECT order_id, id::text, sku, name, quantity::numeric, tax_rate, gross - tax, tax FROM order_lines"
@@ -101,20 +101,20 @@ class StagedShop:
         return [(sku, price) for sku, price in self._rows("SELECT sku, price FROM products WHERE sku LIKE 'B-%'")]
 
     def mark_orders(self, first: int, last: int) -> None:
-        """As staging does after commits."""
+        """Marks orders and their buyers, as staging does after commits."""
         self._mark(
             "SELECT type, n::text AS key, type || ':' || n AS unit"
             f" FROM generate_series({first}, {last}) n, unnest(ARRAY['sales_order', 'customer']) type"
         )
 
     def mark_prices(self) -> None:
-        """Of all products that were added."""
+        """Marks the prices of all products that were added."""
         self._mark(
             f"SELECT 'price' AS type, id::text AS key, 'price:' || id AS unit FROM {SHOP}.products WHERE sku LIKE 'B-%'"
         )
 
     def check_done(self) -> None:
-        """RuntimeError where something was not brought into the ERP."""
+        """RuntimeError if something has not reached the ERP."""
         if left := self._rows(_OPEN):
             raise RuntimeError(f"{len(left)} documents are not done: {left[0]}")
 
@@ -130,7 +130,7 @@ class StagedShop:
 
 
 class Replicas:
-    """Processes with one worker each on one ERP, started and ready."""
+    """Processes with one worker each for one ERP, started and ready."""
 
     def __init__(self, count: int, settings: dict[str, Any]) -> None:
         self._processes = [self._start(settings) for _ in range(count)]
@@ -142,7 +142,7 @@ class Replicas:
         return [process.pid for process in self._processes]
 
     def seconds(self) -> float:
-        """Until nothing is due for any of them."""
+        """Seconds until nothing is due for any of them."""
         began = time.perf_counter()
         for process in self._processes:
             assert process.stdin is not None
@@ -171,7 +171,7 @@ class Replicas:
 
     @staticmethod
     def _hear(process: subprocess.Popen[str], word: str) -> None:
-        """Among what it logs."""
+        """Waits for a word in the process's log."""
         assert process.stdout is not None
         said = []
         for line in process.stdout:
@@ -182,7 +182,7 @@ class Replicas:
 
 
 def work() -> None:
-    """What such a process does: settings in the first line, and then all that is due at each further one."""
+    """Runs such a process: the first line has settings, and each further line starts work on everything due."""
     settings = SinkSettings.model_validate(json.loads(sys.stdin.readline()))
     with (
         closing(connect(settings.database_url.get_secret_value(), f"ordertap_{SHOP}")) as connection,
@@ -198,7 +198,7 @@ def work() -> None:
 
 
 def _due(connection: Connection) -> bool:
-    """Whether something is due, for us or another: an order whose buyer another has just now is due in a moment."""
+    """Whether something is due, for us or another process: an order whose buyer another has now is due in a moment."""
     time.sleep(_A_MOMENT)
     with transaction(connection) as cursor:
         cursor.execute(_DUE)

@@ -1,8 +1,9 @@
 """`./tests/bench growth`: what grows with the number of orders, at 10,000, 100,000 and a million of them.
 
-Rendering a batch of 50 orders with their buyers, returns and refunds from the staged rows; `sink status`, which counts
-all documents by type and state; and `sink reconcile` as a process of its own, which has to find that both sides agree.
-The state is made in SQL: a buyer, three lines and a payment for each order, every tenth with a return and a refund.
+It renders a batch of 50 orders with their buyers, returns and refunds from the staged rows; runs `sink status`, which
+counts all documents by type and state; and runs `sink reconcile` as its own process, which has to find that both sides
+agree. The state is made in SQL: a buyer, three lines and a payment for each order, and every tenth with a return and a
+refund.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def _batch(chance: random.Random, orders: int) -> list[DocumentRef]:
 
 
 def _milliseconds(work: Callable[[], object]) -> float:
-    """The median; the first times are not counted."""
+    """The median; the first runs are not counted."""
     took = []
     for number in range(_WARM + _TIMES):
         began = time.perf_counter()
@@ -113,7 +114,7 @@ class _Reconciled(NamedTuple):
 
 
 def _reconcile(state: GrowthState, folder: Path, server: Postgres) -> _Reconciled:
-    """The command as a person runs it: time, and the most memory that it had. SystemExit if it finds a difference."""
+    """Runs the command as a person does. Returns its time and its peak memory. SystemExit if it finds a difference."""
     config = {
         "shop": SHOP,
         "topic_prefix": SHOP,

@@ -51,7 +51,7 @@ _ROWS: Final[Mapping[str, Sequence[str]]] = {
     "returns": ["2, 2, 'refunded', 0, '2026-01-05T10:00Z', '2026-01-06T10:00Z'"],
     "return_lines": ["2, 2, 6, 1, 'does not fit', 11.90"],
 }
-"""The first order with all that it needs, and the second one's return. Columns as the profile has them."""
+"""The first order with everything it needs, and the second one's return, with the profile's columns."""
 _OF_FIRST: Final = {
     "customers": "id = 1",
     "addresses": "customer_id = 1",
@@ -78,7 +78,7 @@ _LINE_KEY: Final = (
 
 
 class GrowthState(NamedTuple):
-    """Two databases, of so many orders."""
+    """Two databases with this many orders."""
 
     middle: str
     erp: str
@@ -86,7 +86,7 @@ class GrowthState(NamedTuple):
 
 
 def make(server: Postgres, orders: int) -> GrowthState:
-    """The state, as after a night's VACUUM."""
+    """Makes the state, as after a night's VACUUM."""
     state = GrowthState(server.create_database(f"middle_{orders}"), server.create_database(f"erp_{orders}"), orders)
     _make_erp(state.erp)
     with closing(connect(state.middle, schema_of(SHOP))) as connection:
@@ -115,12 +115,12 @@ def make(server: Postgres, orders: int) -> GrowthState:
 
 
 def rules() -> Rules:
-    """Of a sink that applies, without a wait."""
+    """Rules of a sink that applies at once."""
     return Rules(SHOP, Policy("shop"), apply=True, settle_seconds=0)
 
 
 def an_erp(state: GrowthState) -> SqlErp:
-    """Its adapter."""
+    """The ERP's adapter."""
     return SqlErp(state.erp, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
 
 
@@ -132,7 +132,7 @@ def _make_erp(dsn: str) -> None:
 
 
 def _stage_first(cursor: Cursor) -> None:
-    """Staged tables as the stager makes them, with the rows of two orders and a price."""
+    """Makes staged tables as the stager does, with the rows of two orders and a price."""
     profile = load_profile("sample")
     reads = {table: frozenset(columns) for table, columns in profile.columns.items()}
     catalogue = Catalogue(SHOP, reads)
@@ -182,7 +182,7 @@ def _fill_ledger(cursor: Cursor, orders: int) -> None:
 
 
 def _fill_erp(cursor: Cursor, orders: int) -> None:
-    """The ERP's own keys: 10 and the number of an order, so that lines and returns find it."""
+    """Fills the ERP. Its own keys are 10 and the number of an order, so that lines and returns find theirs."""
     every, returned = _series(orders)
     number = f"'{SHOP}-' || 100000 + n"
     key = _ERP_KEY.format

@@ -1,8 +1,8 @@
 """`./tests/bench latency`: how long a shop's commit takes to reach a `read_committed` consumer, exactly once.
 
-A writer in a process of its own commits one row at a time at an even pace and notes when COMMIT came back; a consumer
-notes when it has the row. Both clocks are this machine's. `--curve` shows what linger_ms costs: latency beside the CPU
-of capture and of the broker, with the same load and without any.
+A writer process commits one row at a time at an even pace and notes when COMMIT came back; a consumer notes when it has
+the row. Both use this machine's clock. `--curve` shows what linger_ms costs: latency beside the CPU of capture and of
+the broker, under the same load and idle.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _INSERT = """INSERT INTO order_lines (order_id, sku, name, quantity, unit_price,
 
 
 class Latency(NamedTuple):
-    """Milliseconds; CPU in % of one core: of capture and the broker, under the load and idle."""
+    """Milliseconds. CPU in % of one core, of capture and of the broker, under the load and idle."""
 
     p50: float
     p95: float
@@ -85,7 +85,7 @@ def _row(linger: int | str, found: Latency) -> str:
 
 
 def _write(dsn: str, rate: int, seconds: float) -> int:
-    """Commits at an even pace; prints id and time of each commit."""
+    """Commits at an even pace. Prints id and time of each commit."""
     connection = psycopg2.connect(dsn)
     committed = []
     begin = time.perf_counter()
@@ -113,7 +113,7 @@ class Bench:
         self._number = 0
 
     def run(self, linger: int | None, rate: int, seconds: float) -> Latency:
-        """Idle for a while, then the load; the first seconds of it are not counted."""
+        """Waits idle for a while, then runs the load; its first seconds are not counted."""
         with self._capture(linger) as (name, program):
             before = cpu(program.pid), cpu(self._kafka.process.pid)
             time.sleep(IDLE_SECONDS)
@@ -134,7 +134,7 @@ class Bench:
         return Latency(p50, p95, p99, took[-1], *busy, *idle)
 
     def _measure(self, name: str, rate: int, seconds: float) -> tuple[dict[int, float], dict[int, float]]:
-        """When each row was committed, and when it arrived."""
+        """When each row was committed, and when it arrived, by id."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self._kafka.bootstrap_servers,
@@ -200,7 +200,7 @@ class Bench:
 
 
 def _id(key: bytes) -> int:
-    """The one column of the key, an Avro long behind the schema's id."""
+    """The only column of the key, an Avro long after the schema's id."""
     number = shift = 0
     for byte in key[5:]:
         number |= (byte & 127) << shift

@@ -108,7 +108,7 @@ def _options() -> argparse.Namespace:
 
 
 class Bench:
-    """Shop, middle layer and both programs, neither of them running; the orders that were there before are staged."""
+    """Shop, middle layer and both programs, neither of them running. The first orders are staged already."""
 
     def __init__(self, folder: Path, server: Postgres, kafka: Kafka) -> None:
         self.kafka = kafka
@@ -161,11 +161,11 @@ class Bench:
         self.stop()
 
     def drained(self, end: int) -> None:
-        """Waits until Kafka has all up to there."""
+        """Waits until Kafka has everything up to there."""
         wait_until(lambda: position(self.kafka.bootstrap_servers, NAME) >= end, self.capture)
 
     def backlog(self, rows: int) -> int:
-        """Writes one, then lets capture bring it to Kafka; where it ends."""
+        """Writes a backlog, and lets capture bring it to Kafka. Returns where it ends."""
         end = self.shop.load(rows)
         self.capture.start()
         self.drained(end)
@@ -174,7 +174,7 @@ class Bench:
         return end
 
     def stage(self, end: int) -> Staged:
-        """One run of the sink until the copy is there."""
+        """Runs the sink until the copy is there."""
         last = self.shop.revision()
         before = self._revision()
         self.sink.start()
@@ -192,16 +192,16 @@ class Bench:
         return Staged((last - seen) * ROWS, seconds, ours, postgres, peak_megabytes(self.sink.pid))
 
     def _use(self) -> tuple[float, float, float]:
-        """Time, CPU of the sink and CPU of PostgreSQL by now."""
+        """The time, CPU of the sink and CPU of PostgreSQL so far."""
         assert self.server.process is not None
         return time.perf_counter(), cpu(self.sink.pid), cpu_with_children(self.server.process.pid)
 
     def _revision(self) -> int:
-        """The number of the last commit that is visible."""
+        """The number of the last visible commit."""
         return int(self.ask(f"SELECT max(revision) FROM {NAME}.orders"))
 
     def ask(self, statement: str) -> str:
-        """One value of the middle layer."""
+        """One value from the middle layer."""
         with closing(psycopg2.connect(self.middle)) as connection, connection.cursor() as cursor:
             cursor.execute(statement)
             row = cursor.fetchone()
@@ -209,7 +209,7 @@ class Bench:
 
     @contextmanager
     def place(self) -> Iterator[Place]:
-        """Where the copy stands."""
+        """The copy's place."""
         with closing(psycopg2.connect(self.middle)) as connection:
             connection.autocommit = True
             yield Place(connection)
@@ -230,14 +230,14 @@ class Bench:
 
 
 class Place:
-    """Table `copy` of the ledger, looked at through one connection."""
+    """The table `copy` of the ledger, read through one connection."""
 
     def __init__(self, connection: psycopg2.extensions.connection) -> None:
         self._cursor = connection.cursor()
         self._first = self.now()
 
     def now(self) -> tuple[int, int]:
-        """LSN and ordinal; zeros before there is any."""
+        """LSN and ordinal; zeros before there are any."""
         try:
             self._cursor.execute("SELECT lsn, ordinal FROM ordertap_bench.copy")
         except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName):
@@ -246,23 +246,23 @@ class Place:
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
     def is_at(self, end: int) -> bool:
-        """Whether all commits after this end of the log, as `BenchShop` tells it, are in the copy."""
+        """Whether all commits after this end of the log, as `BenchShop` returns it, are in the copy."""
         return self.now() > (end, 0)
 
     def is_steady(self) -> bool:
-        """Whether it is the shop as of one commit: the first snapshot is staged as a whole."""
+        """Whether the copy is the shop as of one commit: the first snapshot is completely staged."""
         if self.now() == (0, 0):
             return False
         self._cursor.execute("SELECT state = 'steady' FROM ordertap_bench.copy")
         return self._cursor.fetchone() == (True,)
 
     def moved(self) -> bool:
-        """Whether it has moved since this was made."""
+        """Whether the copy has moved since this object was made."""
         return self.now() != self._first
 
 
 def throughput(bench: Bench, options: argparse.Namespace) -> str:
-    """The sink between two runs of the bare way, since speed drifts on shared machines."""
+    """Runs the sink between two runs of the bare upsert, since speed drifts on shared machines."""
     bare = BareUpsert(bench.shop.dsn, bench.middle)
     end = bench.backlog(options.rows)
     print(f"backlog: {bare.take_rows()} rows in {ROWS} a commit", flush=True)
@@ -282,8 +282,8 @@ def throughput(bench: Bench, options: argparse.Namespace) -> str:
 
 
 def replay(bench: Bench, options: argparse.Namespace) -> str:
-    """All records once more. Orders placed after the reset lie behind them in each partition; when those are visible,
-    all is read. The clock starts when the group is whole, so that Python's start is not in it."""
+    """Reads all records once more. Orders placed after the reset come after them in each partition; when those are
+    visible, everything is read. The clock starts when the group is complete, so Python's start does not count."""
     staged = bench.stage(bench.backlog(options.rows))
     print(f"  staged first: {staged}", flush=True)
     bench.sink.stop()
@@ -306,7 +306,7 @@ def replay(bench: Bench, options: argparse.Namespace) -> str:
 
 
 def large(bench: Bench, options: argparse.Namespace) -> str:
-    """Both programs run while the shop commits it."""
+    """Both programs run while the shop commits."""
     bench.capture.start()
     bench.sink.start()
     with bench.place() as place, closing(bench.index()) as index:
@@ -323,8 +323,8 @@ def large(bench: Bench, options: argparse.Namespace) -> str:
 
 
 def latency(bench: Bench, options: argparse.Namespace) -> str:
-    """The index has the shop's time of each commit; a look at the copy every millisecond or two has when it was there.
-    All clocks are this machine's."""
+    """The index has the shop's time of each commit; a look at the copy every millisecond or two tells when it was
+    there. All clocks are this machine's."""
     bench.capture.start()
     bench.sink.start()
     ends: list[int] = []
@@ -353,7 +353,7 @@ def latency(bench: Bench, options: argparse.Namespace) -> str:
 
 
 def _took(bench: Bench, first: int, end: int, seen: list[tuple[int, float]]) -> list[float]:
-    """Seconds of each commit between two places of the log; those of the first seconds are not counted."""
+    """Seconds that each commit between two places of the log took; those of the first seconds are not counted."""
     commits: list[tuple[int, float]] = []
     with closing(bench.index()) as index:
         while not commits or commits[-1][0] < end:
@@ -369,23 +369,23 @@ def _between(seen: list[tuple[int, float]]) -> float:
 
 
 def read(index: Consumer) -> list[IndexRecord]:
-    """What has come of the index of commits."""
+    """New records of the index of commits."""
     return [parse_index(each.value() or b"") for each in index.consume(500, timeout=0.01) if not each.error()]
 
 
 def _is_whole(admin: AdminClient, group: str) -> bool:
-    """Whether a member has joined."""
+    """Whether a member has joined the group."""
     found = admin.describe_consumer_groups([group])[group].result()
     return bool(found.state == ConsumerGroupState.STABLE and found.members)
 
 
 def _named(index: Consumer, end: int, program: Program) -> None:
-    """Until the index of commits names one behind this end of the log."""
+    """Waits until the index of commits names a commit after this end of the log."""
     wait_until(lambda: any(commit.lsn >= end for record in read(index) for commit in record.commits), program, 0)
 
 
 def wait_until(met: Callable[[], bool], program: Program, step: float = 0.1) -> None:
-    """Looks every `step` seconds; SystemExit with the end of the program's log when it ends, or never comes to it."""
+    """Checks every `step` seconds. SystemExit with the end of the program's log if it ends, or if it takes too long."""
     deadline = time.monotonic() + PATIENCE
     while not met():
         if program.ended() is not None or time.monotonic() > deadline:

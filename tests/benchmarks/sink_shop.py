@@ -11,9 +11,10 @@ import psycopg2
 TABLES = ("orders", "order_lines", "payments")
 PUBLICATION = "bench"
 ROWS = 4
-"""Per commit."""
+"""Rows per commit."""
 PLACED = 5_000
-"""Orders that are there before. A change is of an order so far back, in another batch than the one that placed it."""
+"""Orders that are there before. A change is made to an order this far back, so that it is in another batch than the one
+that placed it."""
 
 COLUMNS = """
 CREATE TABLE orders (
@@ -105,29 +106,30 @@ SELECT order_id::text AS parent, id::text AS key, means, amount, paid_at, refere
 
 
 class BenchShop:
-    """The shop's database. What writes says where the log stood before its last commit: who is behind that has all."""
+    """The shop's database. Methods that write return where the log stood before their last commit: a reader past that
+    has everything."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
         self._call(COLUMNS + _WRITING)
 
     def place_first(self) -> int:
-        """The orders that are there before, two hundred a commit."""
+        """Places the first orders, two hundred per commit."""
         for first in range(1, PLACED + 1, 200):
             self._call("CALL place(%s, %s)", first, first + 199)
         return self._last()
 
     def load(self, rows: int) -> int:
-        """A backlog of small commits."""
+        """Writes a backlog of small commits."""
         self._call("CALL load(%s, %s)", rows // ROWS - 1, PLACED)
         return self._last()
 
     def pace(self, rate: int, seconds: float) -> None:
-        """Commits at an even pace; the server sends each as soon as it is flushed, which is at once."""
+        """Commits at an even pace. The server sends each commit as soon as it is flushed, which is at once."""
         self._call("CALL pace(%s, %s)", int(rate * seconds), seconds, before="SET synchronous_commit = on")
 
     def place_at_once(self, rows: int) -> int:
-        """One commit of so many rows."""
+        """Makes one commit with this many rows."""
         return self._last(rows // ROWS)
 
     def newest(self) -> int:
@@ -139,11 +141,11 @@ class BenchShop:
         return int(self._call("SELECT last_value FROM revision")[0][0])
 
     def log_end(self) -> int:
-        """Where the log ends now."""
+        """The present end of the log."""
         return int(self._call("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")[0][0])
 
     def _last(self, orders: int = 1) -> int:
-        """One commit more, and the log's end before it."""
+        """Makes one more commit. Returns the log's end before it."""
         newest = self.newest()
         with closing(psycopg2.connect(self.dsn)) as connection, connection, connection.cursor() as cursor:
             cursor.execute("CALL place(%s, %s)", (newest + 1, newest + orders))

@@ -1,9 +1,9 @@
-"""`./tests/bench snapshot`: how fast and how frugal a snapshot copies a table into Kafka.
+"""`./tests/bench snapshot`: how fast and how frugally a snapshot copies a table into Kafka.
 
-The first one, or with `--on-demand` one that `capture signal snapshot` asks for. The clock runs from the moment the
-slot is there (the snapshot's consistent point), or the signal is sent, until the position in Kafka says that the
-snapshot is complete. CPU is that of all our processes from the start of the first: Python's start, librdkafka's threads
-and workers are in it. Memory is the sum of their peaks.
+The first one, or with `--on-demand` one that `capture signal snapshot` asks for. The clock runs from when the slot
+exists (the snapshot's consistent point), or the signal is sent, until the position in Kafka says that the snapshot is
+complete. CPU is that of all our processes from the start of the first, including Python's start, librdkafka's threads
+and the workers. Memory is the sum of their peaks.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _demand_met(position: dict[str, Any]) -> bool:
 def _await_completed(
     bootstrap_servers: str, name: str, program: Program, completed: Callable[[dict[str, Any]], bool]
 ) -> float:
-    """Waits until the position is `completed`; the sum of the peaks of memory in MB."""
+    """Waits until the position is `completed`. Returns the sum of the peaks of memory in MB."""
     peaks: dict[int, float] = {}
     consumer = _consumer(bootstrap_servers, name, f"ordertap.{name}.position")
     deadline = time.monotonic() + PATIENCE
@@ -159,7 +159,7 @@ def _await_completed(
 
 
 def _check_count(bootstrap_servers: str, name: str, rows: int) -> None:
-    """A fast reader that loses rows is no reader: counts what a consumer sees."""
+    """Counts what a consumer sees: a fast reader that loses rows proves nothing."""
     consumer = _consumer(bootstrap_servers, name, f"{name}.{TABLE}")
     count = 0
     while count < rows and (messages := consumer.consume(10_000, timeout=10)):

@@ -1,7 +1,7 @@
-"""`./tests/bench tables`: a first start with thousands of tables, beside what Kafka takes to make their topics.
+"""`./tests/bench tables`: a first start with thousands of tables, compared with what Kafka takes to make their topics.
 
-Kafka's part is one call that makes as many topics, under other names, until each topic's log is there: the broker
-answers the call long before. A start is measured from its process' begin until its topics are made, its snapshot (of a
+Kafka's part is one call that makes as many topics, under other names, until the log of each topic is there: the broker
+answers the call long before. A start is measured from its process's begin until its topics are made, its snapshot (of a
 row in each table) begins, and it streams. CPU is capture's own.
 """
 
@@ -35,7 +35,7 @@ _AT_ONCE = 250  # a transaction has no room for more locks
 
 
 class Start(NamedTuple):
-    """Seconds from the process' begin until its topics are made, its snapshot begins, and it streams; its CPU."""
+    """Seconds from the process's begin until its topics are made, its snapshot begins, and it streams; its CPU."""
 
     topics: float
     snapshot: float

@@ -141,13 +141,13 @@ def send(connection: Any, columns: Sequence[tuple[str, str]], rows: int) -> Sent
 
 
 class _Lines(NamedTuple):
-    """What copy_expert writes to: each of its calls is a line."""
+    """Takes what copy_expert writes: each call is a line."""
 
     write: Callable[[bytes], None]
 
 
 def measure(sent: Sent, repeats: int) -> Cost:
-    """The least of the repeats of each way."""
+    """The minimum of the repeats for each way."""
     record, tail, encoder = sent.encoder.record, "c", sent.encoder
 
     def careful(cells: Cells) -> tuple[bytes | None, bytes]:

@@ -22,7 +22,8 @@ _SLOT = "bench_rows"
 
 
 class BareUpsert:
-    """Made before the backlog: a slot that keeps its rows, and tables in a schema of their own with what was before."""
+    """Made before the backlog: a slot that keeps its rows, and tables in a schema of their own with the rows from
+    before."""
 
     def __init__(self, shop: str, middle: str) -> None:
         self._shop = shop
@@ -33,7 +34,7 @@ class BareUpsert:
         self._run(middle, f"CREATE SCHEMA bare; SET search_path = bare; {COLUMNS}")
 
     def take_rows(self) -> int:
-        """Reads the backlog's rows from the log and lets it go; how many."""
+        """Reads the backlog's rows from the log and lets it go. Returns how many."""
         lines: dict[str, list[str]] = defaultdict(list)
         count = 0
         for table, line in _logged(self._shop):
@@ -46,7 +47,7 @@ class BareUpsert:
         return count
 
     def rows_per_second(self) -> float:
-        """One run from the tables as they were before the backlog."""
+        """One run, starting from the tables as they were before the backlog."""
         with closing(psycopg2.connect(self._middle)) as connection, connection.cursor() as cursor:
             cursor.execute("SET search_path = bare")
             for table, text in self._before.items():
@@ -86,7 +87,7 @@ def _upsert(cursor: psycopg2.extensions.cursor, table: str) -> sql.Composed:
 
 
 def _logged(dsn: str) -> Iterator[tuple[str, str]]:
-    """Table and COPY line of each inserted or changed row. The benchmark's values have nothing to escape."""
+    """Table and COPY line of each inserted or updated row. The benchmark's values need no escapes."""
     names: dict[int, str] = {}
     with closing(psycopg2.connect(dsn)) as connection, connection.cursor("rows") as cursor:
         cursor.itersize = 10_000

@@ -1,4 +1,4 @@
-"""What processes use, from proc(5): CPU seconds and memory."""
+"""Resources that processes use, from proc(5): CPU seconds and memory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ def cpu(pid: int) -> float:
 
 
 def cpu_with_children(pid: int) -> float:
-    """The same of a server with all its children, those that have ended among them."""
+    """The same for a server with all its children, including those that have ended."""
     while True:
         own = _fields(pid)
         living = sum(sum(_fields(child)[11:13]) for child in children(pid))
-        if _fields(pid)[13:15] == own[13:15]:  # else one ended meanwhile, and is in neither of the two
+        if _fields(pid)[13:15] == own[13:15]:  # a process ended meanwhile, and is in neither of the two
             return (sum(own[11:15]) + living) / _TICKS
 
 
 def peak_megabytes(pid: int) -> float:
-    """The most memory that a process had; 0 for one that has ended."""
+    """The peak memory of a process; 0 if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -32,7 +32,7 @@ def peak_megabytes(pid: int) -> float:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that it has started and that run."""
+    """Running processes that it has started."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -40,7 +40,7 @@ def children(pid: int) -> list[int]:
 
 
 def _fields(pid: int) -> list[int]:
-    """The numbers behind the state, which stands at place 0; zeros for a process that is gone."""
+    """The numbers after the state, which is at place 0; zeros if the process is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

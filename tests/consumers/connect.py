@@ -1,4 +1,5 @@
-"""Kafka Connect, one process with connectors in files, as `connect-standalone.sh` runs it; parts from Maven Central."""
+"""Kafka Connect: one process with connectors in files, as `connect-standalone.sh` runs it. Parts come from Maven
+Central."""
 
 from __future__ import annotations
 
@@ -35,18 +36,19 @@ CONVERTER_MANIFEST: Final = (
     "META-INF/services/org.apache.kafka.connect.storage.Converter",
     "io.apicurio.registry.utils.converter.AvroConverter",
 )
-"""What `connect-plugin-path.sh sync-manifests` would write; else Connect looks through all jars at each start."""
+"""What `connect-plugin-path.sh sync-manifests` would write. Without it, Connect looks through all jars at each
+start."""
 PATIENCE: Final = 120.0
 
 
 def plugins(say: Callable[[str], None] = print) -> tuple[Path, list[Path]]:
-    """The folder of the JDBC sink, and the converter's jars; PartError without Maven Central."""
+    """The folder of the JDBC sink, and the converter's jars. PartError without Maven Central."""
     jars = class_path("avro-converter", AVRO_CONVERTER, "Apicurio's Avro converter", say)
     return unpacked(JDBC_SINK, f"debezium-jdbc-{JDBC_SINK.version}", say), [*map(Path, jars.split(os.pathsep))]
 
 
 class Connect(Part):
-    """The worker; `connectors` are property files by the names of their connectors. It answers once each has a task."""
+    """The worker. `connectors`: connector → its property file. It counts as started once each connector has a task."""
 
     name = "Kafka Connect"
 
@@ -85,7 +87,7 @@ class Connect(Part):
         return [java(), *flags, "-cp", self._class_path, "org.apache.kafka.connect.cli.ConnectStandalone", *files]
 
     def _tail(self) -> str:
-        """What went wrong, without where in Java's code."""
+        """What went wrong, without Java's stack traces."""
         lines = self.log.read_text("utf-8", errors="replace").splitlines()
         return "\n".join(line for line in lines if " ERROR " in line or not line.startswith(("\t", "20")))
 
@@ -93,7 +95,7 @@ class Connect(Part):
         return all(self._tasks(name) for name in self._connectors)
 
     def _tasks(self, name: str) -> list[dict[str, Any]]:
-        """Of a connector: `state`, and `trace` where it FAILED; none before it runs."""
+        """The tasks of a connector: `state`, and `trace` if it FAILED. None before it runs."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/connectors/{name}/status", timeout=5) as answer:
                 return list(json.load(answer)["tasks"])
@@ -114,7 +116,7 @@ class Connect(Part):
             left = {place: end for place, end in ends.items() if read[place] < end}
 
     def _committed(self, name: str, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """The offsets of the connector's group; negative where there is none yet."""
+        """The offsets of the connector's group; negative if there are none yet."""
         consumer = Consumer({"bootstrap.servers": self._kafka.bootstrap_servers, "group.id": f"connect-{name}"})
         try:
             found = consumer.committed([TopicPartition(*place) for place in places], timeout=10)
@@ -124,7 +126,7 @@ class Connect(Part):
 
 
 def _worker(port: int, bootstrap_servers: str) -> str:
-    """The worker's own file; what reads records is said by each connector."""
+    """The worker's own file. Each connector says how records are read."""
     settings = {
         "bootstrap.servers": bootstrap_servers,
         "listeners": f"http://127.0.0.1:{port}",

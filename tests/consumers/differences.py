@@ -1,4 +1,4 @@
-"""All that is not equal between Debezium's records and ours: the rows of the table in schemas/README.md, as data."""
+"""Everything that differs between Debezium's records and ours: the rows of the table in schemas/README.md, as data."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 
 
 class Difference(NamedTuple):
-    """`paths` are regular expressions of whole paths in a record (see test_golden) that differ in Debezium's own
-    records; without one `test` holds it, `folder/file.py::test`."""
+    """`paths`: regular expressions for whole paths in a record (see test_golden) that differ in Debezium's own records.
+    Without paths, `test` proves it: `folder/file.py::test`."""
 
     paths: tuple[str, ...] = ()
     test: str = ""

@@ -1,4 +1,4 @@
-"""`{"schema", "payload"}` read back as Kafka Connect's JsonConverter reads it: by the schema that is in the text.
+"""Reads `{"schema", "payload"}` as Kafka Connect's JsonConverter does: by the schema in the text.
 
 Source: Apache Kafka, JsonConverter (asConnectSchema, convertToConnect) and SchemaBuilder, whose checks these are.
 """
@@ -17,10 +17,8 @@ DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"
 
 
 def read(text: bytes) -> Any:
-    """The value; AssertionError for what the converter would not take, or what no schema says of the payload.
-
-    null stays null where a column has a default, as with `replace.null.with.default=false`.
-    """
+    """The value. AssertionError for anything that the converter would refuse, or that no schema describes. null stays
+    null even if a column has a default, as with `replace.null.with.default=false`."""
 
     def refused(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")

@@ -1,4 +1,4 @@
-"""A record's own time is not before the commit that it tells of, when both clocks are one."""
+"""A record's own time is not before its commit, if both clocks are the same."""
 
 import io
 import struct

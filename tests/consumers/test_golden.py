@@ -1,7 +1,7 @@
-"""Debezium's own records, and ours of the same changes: what is equal in them, and all that is not.
+"""Debezium's own records, and ours of the same changes: what is equal in them, and everything that differs.
 
-Debezium 3.7 wrote its records (tests/data/debezium) with `provide.transaction.metadata`. What hangs on the moment, the
-server and the run (times, LSNs, xids) is compared by what it is in its record, and everything else as it is.
+Debezium 3.7 wrote its records (tests/data/debezium) with `provide.transaction.metadata`. What depends on the moment,
+the server and the run (times, LSNs, xids) is compared by its role in the record; everything else as it is.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _hexadecimal(value: bytes) -> str:
 
 
 def told(record: dict[str, Any]) -> dict[str, Any]:
-    """What a record says, path by path."""
+    """A record's content, path by path."""
     said = _paths("headers", dict(record["headers"]))
     for part in ("key", "value"):
         said |= _paths(part, _by_what_it_is(record[part]))
@@ -97,7 +97,7 @@ def told(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_what_it_is(value: Any) -> Any:
-    """The value with times, LSNs and xids by what they are: two records are equal if these are the same things."""
+    """The value with roles in place of times, LSNs and xids: two records are equal if the roles are."""
     if not isinstance(value, dict):
         return value
     shown = dict(value)
@@ -145,14 +145,14 @@ def _paths(at: str, value: Any) -> dict[str, Any]:
 
 
 def differing(theirs: dict[str, Any], own: dict[str, Any]) -> set[str]:
-    """The paths at which two records do not say the same."""
+    """The paths at which two records differ."""
     absent = object()
     said, here = told(theirs), told(own)
     return {path for path in said.keys() | here.keys() if said.get(path, absent) != here.get(path, absent)}
 
 
 def check_sequence(here: dict[tuple[str, int], dict[str, Any]]) -> None:
-    """A record's `source.sequence` begins where the commit before it ends, as Debezium's does."""
+    """Checks that each `source.sequence` begins where the commit before it ends, as Debezium's does."""
     changes = []
     for record in here.values():
         stamp = dict(record["headers"]).get("ordertap.stamp", "0:0:0").split(":")

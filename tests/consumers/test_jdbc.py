@@ -1,5 +1,8 @@
-"""Debezium's own JDBC sink, in Kafka Connect and with the file that schemas/README.md shows, reads what capture wrote:
-a day of the sample shop, and a table for each thing that a sink may stumble over, are equal in what it fills."""
+"""Debezium's own JDBC sink, in Kafka Connect and with the file in schemas/README.md, reads what capture wrote.
+
+A day of the sample shop, and a table for each thing that a sink may stumble over, must be equal in the database that it
+fills.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ CHANGES = (
     "INSERT INTO emptied VALUES (3, 'gone'); TRUNCATE emptied; INSERT INTO emptied VALUES (4, 'there')",
     """UPDATE "Mixed Case" SET "Order" = 'z'; INSERT INTO "Mixed Case" VALUES (2, NULL, 'u')""",
 )
-"""Each in a transaction; after them the shop's tables and these have all kinds of changes in their topics."""
+"""Each in a transaction. After them, the topics of the shop's tables and of these have all kinds of changes."""
 
 
 UNWRAPPED = r"""
@@ -66,7 +69,8 @@ transforms.route.type=org.apache.kafka.connect.transforms.RegexRouter
 transforms.route.regex=.*\\.(.*)
 transforms.route.replacement=$1
 """
-"""What the second connector has beside the page's file: Debezium's transformation, and tables named by the topics."""
+"""What the second connector has in addition to the page's file: Debezium's transformation, and tables named after the
+topics."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,8 @@ def copies(
     schema_registry: Registry,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Copies]:
-    """Both connectors have read all: Debezium's records as they are, and as ExtractNewRecordState leaves them."""
+    """Waits until both connectors have read everything: one takes Debezium's records as they are, one through
+    ExtractNewRecordState."""
     folder, prefix = tmp_path_factory.mktemp("jdbc"), "jdbcshop"
     source, *targets = (postgres.create_database(f"jdbc_{name}") for name in ("shop", "whole", "unwrapped"))
     prepare(source, lambda _: None)
@@ -103,14 +108,14 @@ def copies(
             live(shop)
             records = [each for each in shop.records() if each.topic.startswith(f"{prefix}.public.")]
             connect.until_read("whole", ends(records))
-            # What the transformation leaves out at the end of a partition, the sink does not commit.
+            # The sink does not commit records that the transformation drops at the end of a partition.
             connect.until_read("unwrapped", ends(each for each in records if each.op not in ("t", "tombstone")))
         yield Copies(shop, *targets)
         shop.drop_slots()
 
 
 def connector_file(name: str, prefix: str, target: str, registry: Registry) -> str:
-    """The reference's file, with the addresses of this run in place of its own."""
+    """The page's file, with the addresses of this run."""
     (text,) = re.findall(r"```properties\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     own = {
         "name=warehouse": f"name={name}",
@@ -126,7 +131,7 @@ def connector_file(name: str, prefix: str, target: str, registry: Registry) -> s
 
 
 def live(shop: Shop) -> None:
-    """The day of the shop, and what happens to the other tables; until Kafka has it."""
+    """Plays the shop's day, and the changes of the other tables. Returns when Kafka has them."""
     with closing(Simulator(shop.dsn, seed=5)) as simulator:
         simulator.run(ORDERS)
     for change in CHANGES:
@@ -135,12 +140,12 @@ def live(shop: Shop) -> None:
 
 
 def ends(records: Iterable[Record]) -> dict[tuple[str, int], int]:
-    """Behind the last record of each partition."""
+    """The offset after the last record of each partition."""
     return {(each.topic, each.partition): each.offset + 1 for each in records}
 
 
 def columns(dsn: str, table: str) -> dict[str, str]:
-    """The columns of the shop's table, and the types as which both sides are compared: an enum's labels are text."""
+    """The columns of the shop's table, with the types in which both sides are compared: an enum is text."""
     query = f"""
         SELECT attname, CASE WHEN e.typtype = 'e' THEN 'text' || repeat('[]', (t.typcategory = 'A')::int)
                              ELSE format_type(atttypid, atttypmod) END
@@ -151,20 +156,20 @@ def columns(dsn: str, table: str) -> dict[str, str]:
 
 
 def rows(dsn: str, query: str) -> list[tuple[Any, ...]]:
-    """Of a query."""
+    """The rows of a query."""
     with closing(psycopg2.connect(dsn, options="-c timezone=UTC")) as connection, connection.cursor() as cursor:
         cursor.execute(query)
         return cursor.fetchall()
 
 
 def content(dsn: str, table: str, of: Mapping[str, str]) -> list[tuple[str | None, ...]]:
-    """The rows as text, by order of it; `of` are types by columns."""
+    """The sorted rows as text. `of`: the columns' types."""
     shown = ", ".join(f"""("{name}"::{kind})::text""" for name, kind in of.items())
     return sorted(rows(dsn, f'SELECT {shown} FROM "{table}"'), key=str)
 
 
 def without_special_numbers(content: list[tuple[str | None, ...]]) -> list[tuple[str | None, ...]]:
-    """NaN and the infinities of numeric as null, as they are sent (special_numbers: null); those of floats stay."""
+    """NaN and the infinities of numeric as null, as they are sent (special_numbers: null). Those of floats stay."""
     return [
         tuple(None if place in (1, 2) and str(cell).strip("-") in ("NaN", "Infinity") else cell
               for place, cell in enumerate(row))
@@ -185,7 +190,7 @@ def test_a_table_is_equal(copies: Copies, table: str) -> None:
 
 
 def test_a_value_that_the_log_did_not_repeat_is_a_placeholder(copies: Copies) -> None:
-    """Of a table without REPLICA IDENTITY FULL, as Debezium's."""
+    """The table has no REPLICA IDENTITY FULL. Debezium writes the same placeholder."""
     of = columns(copies.shop.dsn, "long")
     (first, *rest) = content(copies.shop.dsn, "long", of)
     for target in (copies.whole, copies.unwrapped):

@@ -1,4 +1,4 @@
-"""The key of a record is Debezium's also where a table has no primary key."""
+"""A record's key is Debezium's even if the table has no primary key."""
 
 from typing import Any
 

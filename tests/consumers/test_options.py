@@ -1,4 +1,5 @@
-"""An option of Debezium that is none here is answered by what stands instead, never by the nearest other name."""
+"""An option of Debezium that does not exist here is answered with what to use instead, never with the nearest other
+name."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Rows of a first snapshot say with Debezium's words where in it they are, as far as that is certain."""
+"""Rows of a first snapshot say in Debezium's words where they are in it, as far as that is certain."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -48,14 +48,14 @@ def copied(
 
 
 def sources(shop: Shop) -> Iterator[dict[str, Any]]:
-    """Of all rows that were read, in the order of their topics."""
+    """The source of each row that was read, in the order of the topics."""
     for record in shop.records():
         if record.value is not None and record.value.get("op") == "r":
             yield record.value["source"]
 
 
 def marks(shop: Shop) -> dict[str, list[tuple[str, int]]]:
-    """Of each table's rows in the order of its topic: (mark, how many have it one after the other)."""
+    """Each table's marks in the order of its topic: (mark, how many rows in a row have it)."""
     found: dict[str, list[str]] = defaultdict(list)
     for source in sources(shop):
         found[source["table"]].append(source["snapshot"])

@@ -1,4 +1,4 @@
-"""Who subscribes to topics by a pattern is told by `capture check` what it misses, and what it reads more than once."""
+"""`capture check` tells consumers that subscribe by a pattern what they miss, and what they get besides."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Values of PostgreSQL are in our records what they are in Debezium's, digit by digit."""
+"""PostgreSQL's values in our records are the same as in Debezium's, digit by digit."""
 
 import json
 import math
@@ -53,7 +53,7 @@ class Read:
         self.codec: Codec = compile_codec("shop.public.t", self.relation, self.facts, modes=modes)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Of all ways, which must be the same; as fastavro reads them."""
+        """The rows as fastavro reads them; every way of encoding must give the same."""
         prefix = SourceOrigin("shop", "test", "0").snapshot(0, 0)
         ways: list[list[bytes]] = []
         for pure in ("0", "1"):
@@ -74,7 +74,7 @@ class Read:
 
 
 def test_a_timestamptz_has_the_digits_of_its_precision(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Source: Debezium's ZonedTimestamp, which shows exactly so many digits; a precision of 0 shows none."""
+    """Source: Debezium's ZonedTimestamp, which shows exactly this many digits; a precision of 0 shows none."""
     database.execute(
         "CREATE TABLE t (id int PRIMARY KEY, full_ timestamptz, none timestamptz(0), three timestamptz(3),"
         " a timestamptz[]);"
@@ -92,7 +92,8 @@ def test_a_timestamptz_has_the_digits_of_its_precision(database: Any, monkeypatc
 
 
 def test_an_array_has_no_default(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Avro takes none with an element, since null comes first in the union of elements; Debezium writes none."""
+    """Avro allows none with an element, because null comes first in the union of elements. Debezium writes none
+    either."""
     database.execute(
         "CREATE TABLE t (id int PRIMARY KEY, tags text[] NOT NULL DEFAULT '{}', more int[] DEFAULT '{1,2}');"
         "INSERT INTO t VALUES (1); INSERT INTO t VALUES (2, '{a}', NULL)"
@@ -115,7 +116,8 @@ NULLS = Modes(special_numbers="null")
 def test_special_numbers_are_null_unless_they_are_wanted_exactly(
     database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Debezium's sinks end with an error at a decimal that is none. A key keeps it: null would not tell rows apart."""
+    """Debezium's sinks end with an error at a decimal that is not a number. A key keeps it, because null would not
+    identify rows."""
     database.execute(
         "CREATE TABLE t (id numeric(5,1) PRIMARY KEY, fixed numeric(12,2), any_ numeric, a numeric[], d float8);"
         "INSERT INTO t VALUES (1, 1, 1, '{1,NaN,NULL}', 1), ('NaN', 'NaN', 'Infinity', '{-Infinity}', 'NaN')"
@@ -202,7 +204,7 @@ def test_bits_are_debeziums_and_as_short(database: Any, monkeypatch: pytest.Monk
 
 
 def test_bit_varying_is_a_text_and_keeps_its_length(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of Debezium's Bits nobody could tell these apart: it has the number alone, in as few bytes as it takes."""
+    """Debezium's Bits could not tell these apart: they have only the number, in as few bytes as possible."""
     texts = ["0001", "01", "1", "", "0", "000"]
     database.execute("CREATE TABLE t (id int PRIMARY KEY, b bit varying(12))")
     for number, text in enumerate(texts):
@@ -226,7 +228,7 @@ def test_an_array_of_two_dimensions_has_all_of_its_elements(database: Any, monke
 
 
 def test_the_schema_says_what_a_column_is_in_postgresql(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lengths and scales as pgjdbc has them, which Debezium asks: TypeInfoCache.getPrecision and getScale."""
+    """Lengths and scales are pgjdbc's, which Debezium asks: TypeInfoCache.getPrecision and getScale."""
     database.execute("CREATE DOMAIN price AS numeric(12,2); CREATE TYPE mood AS ENUM ('sad', 'ok')")
     database.execute(
         "CREATE TABLE t (id int PRIMARY KEY, v varchar(20), t text DEFAULT 'x', n numeric(10,3), price price,"

@@ -11,8 +11,11 @@ from tests.containers.deployment import Deployment, deployed
 
 @pytest.fixture(scope="session")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Only by `./tests/run --containers`: it takes minutes and an engine. Image and project have other names than those
-    of a deployment that may run here. ORDERTAP_IMAGE in the environment: that image is tried, and none is built."""
+    """Only with `./tests/run --containers`: it takes minutes and an engine.
+
+    Image and project have other names than a deployment that may run here. If ORDERTAP_IMAGE is set, that image is
+    tested, and none is built.
+    """
     if not os.environ.get("ORDERTAP_TEST_CONTAINERS"):
         pytest.skip("containers are NOT tried here: ./tests/run --containers does")
     folder: Path = tmp_path_factory.mktemp("secrets")

@@ -1,4 +1,5 @@
-"""A day of the sample shop in containers, of which each is killed once; and that ours may do no more than they need."""
+"""A day of the sample shop in containers, each of which is killed once. Our containers may do no more than they
+need."""
 
 from __future__ import annotations
 
@@ -22,13 +23,13 @@ pytestmark = pytest.mark.timeout(3600)
 
 
 def buy(deployment: Deployment, seed: int) -> None:
-    """Some hours of the day, with buyers and staff of their own."""
+    """Plays some hours of the day, with their own buyers and staff."""
     with closing(Simulator(deployment.url("shop"), seed)) as simulator:
         simulator.run(ORDERS)
 
 
 def agreed(deployment: Deployment) -> None:
-    """The ERP has what the shop has: `sink reconcile` says so, and the proof that knows nothing of it."""
+    """Checks that the ERP has what the shop has, by `sink reconcile` and by a proof that knows nothing of it."""
     code, said = deployment.run("sink", "sink", "reconcile", "--wait", "180", "--config", "/etc/ordertap/config.yaml")
     _, held = deployment.run("sink", "sink", "held", "--config", "/etc/ordertap/config.yaml")
     assert code == 0, f"{said}\n{held}"
@@ -42,7 +43,7 @@ def documents(deployment: Deployment) -> dict[str, list[Any]]:
 
 
 def open_the_shop(deployment: Deployment) -> None:
-    """Products in the shop, items in the ERP, once."""
+    """Puts products into the shop and items into the ERP, once."""
     if deployment.sql("shop", "SELECT FROM products LIMIT 1"):
         return
     add_products(deployment.url("shop"))
@@ -72,7 +73,7 @@ def test_who_stands_still_fails_its_health_check(deployment: Deployment, service
 
 @pytest.mark.parametrize("service", OURS)
 def test_ours_may_do_no_more_than_it_needs(deployment: Deployment, service: str) -> None:
-    """What is read-only is tried as root, whom no rights of files keep away."""
+    """Read-only files are tried as root, whom no file permissions stop."""
     for container in deployment.containers(service):
         host = container.attrs["HostConfig"]
         assert (host["ReadonlyRootfs"], host["CapDrop"], host["Privileged"]) == (True, ["ALL"], False)
@@ -86,7 +87,7 @@ def test_ours_may_do_no_more_than_it_needs(deployment: Deployment, service: str)
 
 @pytest.mark.parametrize("service", OURS)
 def test_secrets_are_files_and_nowhere_else(deployment: Deployment, service: str) -> None:
-    """Each has those that it needs."""
+    """Each container has only those that it needs."""
     for container in deployment.containers(service):
         told = str(container.attrs) + container.logs().decode()
         assert [name for name, secret in deployment.secrets.items() if secret in told] == []
@@ -103,7 +104,7 @@ def test_the_image_runs_the_compiled_way_of_rows(deployment: Deployment) -> None
 
 @pytest.mark.parametrize("service", OURS)
 def test_ours_stops_within_its_grace_period(deployment: Deployment, service: str) -> None:
-    """With exit code 0: not killed at its end."""
+    """With exit code 0, so it was not killed."""
     stopped = deployment.containers(service)
     for container in stopped:
         code, seconds = deployment.stop(container)

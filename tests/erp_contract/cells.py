@@ -1,7 +1,7 @@
 """The planner's table as data: the state of the ERP's document, the shop's change, and the expected result.
 
-Each cell is tested purely (tests/unit/sink/planning/test_cells.py) and on every ERP (test_cells.py here), which may
-narrow a cell (`Can.narrows`, by its name) and then says what else can be done.
+Each cell is tested purely (tests/unit/sink/planning/test_cells.py) and on every ERP (test_cells.py here). An ERP may
+refuse a cell by name (`Can.narrows`), and then says what else can be done.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SHIPPED, POSTED = "goods have left", "posted documents are not changed"
 
 
 class Cell(NamedTuple):
-    """Of one document: where it stands, what was written, and what the shop wants (None: it has it no more). `was`
-    None: it is new. order: where its order stands. beside: what else there is of the order, by key. `verbs` bring
-    it about, or it is held for `reason`."""
+    """One document and what is expected of it. at: its milestone. was: what we wrote, None for a new document. wants:
+    what the shop wants, None if it no longer has the document. order: the milestone of its order. beside: other
+    documents of the order. Either `verbs` bring it about, or it is held for `reason`."""
 
     name: str
     at: Milestone
@@ -47,13 +47,13 @@ class Cell(NamedTuple):
 
     @property
     def ref(self) -> ErpRef:
-        """The document that it is about."""
+        """The document that the cell is about."""
         kind = (self.was or self.wants or SALE).kind
         return ErpRef(kind, f"shop/{kind}/1/1")
 
 
 def component(kind: str, gross: str, of: str | None = None, rate: int = 19) -> dict[str, Value]:
-    """Of a refund."""
+    """A component of a refund."""
     whole = D(gross)
     net = (whole / (1 + D(rate) / 100)).quantize(D("0.01"))
     return {
@@ -63,12 +63,12 @@ def component(kind: str, gross: str, of: str | None = None, rate: int = 19) -> d
 
 
 def refund(**components: Fields) -> ErpRecord:
-    """Of these."""
+    """A refund of these components."""
     return replace(_summed(REFUND, components.values()), parts={"component": components})
 
 
 def back(**quantities: str) -> ErpRecord:
-    """A return of lines of the order, by the line's key behind an `l`."""
+    """A return of some of the order's lines; each is named `l` and the line's key."""
     rows: dict[str, Fields] = {
         f"r{key[1:]}": {"order_line": ORDER.child("line", key[1:]), "quantity": D(quantity), "reason": "too small"}
         for key, quantity in quantities.items()
@@ -77,7 +77,7 @@ def back(**quantities: str) -> ErpRecord:
 
 
 def with_part(record: ErpRecord, part: PartKind, **rows: Fields) -> ErpRecord:
-    """An order with other charges or discounts, and its sums by them."""
+    """The order with other charges or discounts, and its sums recalculated."""
     parts = {**record.parts, part: rows}
     return replace(_summed(record, (row for some in parts.values() for row in some.values())), parts=parts)
 
@@ -89,7 +89,7 @@ def _summed(record: ErpRecord, rows: Iterable[Fields]) -> ErpRecord:
 
 
 def discount(gross: str, sign: int = -1) -> dict[str, Value]:
-    """Of a whole order."""
+    """A discount on the whole order."""
     row = line("1", gross, None, "discount")
     return {**row, **{name: sign * D(str(row[name])) for name in ("net", "tax", "gross", "unit_price")}}
 
@@ -102,7 +102,7 @@ def at_rate(rate: int, row: Fields) -> dict[str, Value]:
 
 
 def bought(lines: Mapping[str, Fields] = LINES, charges: Mapping[str, Fields] = CHARGES, **fields: Value) -> ErpRecord:
-    """The order with other lines, of which as much was paid as before."""
+    """The order with other lines and the same payment."""
     return sale(lines, charges, **{"paid": SALE.fields["paid"], **fields})
 
 

@@ -14,8 +14,8 @@ from tests.erp_contract.target import Target
 from tests.stateful.target import DeskTarget
 
 MARIADB = os.environ.get("ORDERTAP_TEST_MARIADB", "")
-"""`mariadb+pymysql://root@127.0.0.1:3306`: a server on which databases may be made. Its driver is no dependency of
-ours, so the suite runs on it only where one is named."""
+"""`mariadb+pymysql://root@127.0.0.1:3306`: a server on which databases may be made. Its driver is not a dependency of
+ours, so the suite runs on MariaDB only if a server is named."""
 
 
 SQL = ["postgresql", "sqlite", *(["mariadb"] if MARIADB else [])]

@@ -30,7 +30,7 @@ def line(quantity: str, unit: str, sku: str | None = "A", kind: str = "item") ->
 
 
 def sale(lines: Lines, charges: Lines = {}, **fields: Value) -> ErpRecord:  # noqa: B006  never changed
-    """An order of these lines."""
+    """An order with these lines and charges."""
     rows = [*lines.values(), *charges.values()]
     sums: dict[str, Value] = {name: sum((D(str(row[name])) for row in rows), D(0)) for name in ("net", "tax", "gross")}
     head: dict[str, Value] = {
@@ -42,7 +42,7 @@ def sale(lines: Lines, charges: Lines = {}, **fields: Value) -> ErpRecord:  # no
 
 
 def changed(record: ErpRecord, **fields: Value) -> ErpRecord:
-    """The record with other values in its head."""
+    """The record with other head fields."""
     return replace(record, fields={**record.fields, **fields})
 
 
@@ -74,61 +74,61 @@ BY_KIND: Mapping[Kind, ErpRecord] = {
 
 
 def fewer_back(quantity: str) -> ErpRecord:
-    """The return, of another line of its own."""
+    """The return, with a line r2 of this quantity in place of r1."""
     return replace(RETURN, parts={"line": {"r2": {**RETURN.parts["line"]["r1"], "quantity": D(quantity)}}})
 
 
 class Sink:
-    """What the sink does with one process's adapter: plans from what it sees, and applies."""
+    """Plays the sink with the adapter of one process: plans from what it sees, and applies."""
 
     def __init__(self, erp: Erp) -> None:
         self.erp = erp
 
     def soon(self, seconds: float = 60) -> datetime:
-        """So long from now, by the ERP's clock."""
+        """The time in `seconds` by the ERP's clock."""
         return self.erp.clock() + timedelta(seconds=seconds)
 
     def apply(self, *steps: Step) -> list[StepResult]:
-        """With time enough."""
+        """Applies steps with a deadline that is far enough away."""
         return list(self.erp.apply(steps, self.soon()))
 
     def done(self, step: Step) -> Observed:
-        """One step that has to be done."""
+        """Applies one step, which must succeed."""
         (result,) = self.apply(step)
         assert isinstance(result, Observed), result
         return result
 
     def seed(self, *kinds: Kind) -> None:
-        """Makes documents."""
+        """Makes one document of each kind."""
         for kind in kinds:
             self.done(create(BY_KIND[kind], REF[kind]))
 
     def see(self, ref: ErpRef) -> Observed:
-        """A document that has to be there."""
+        """Observes a document, which must exist."""
         return self.erp.observe([ref])[ref]
 
     def plans(self, ref: ErpRef, desired: ErpRecord | None, applied: ErpRecord | None) -> list[Step] | Hold:
-        """What the planner says."""
+        """The steps or the hold that the planner decides on."""
         kind = ref.kind
         order = self.erp.observe([REF["order"]]).get(REF["order"]) if kind in ("return", "refund") else None
         seen = self.erp.observe([ref]).get(ref) if applied else None
         return plan(ref, desired, Standpoint(applied), seen, POLICY, Found(REF["order"], order) if order else None)
 
     def planned(self, ref: ErpRef, desired: ErpRecord | None, applied: ErpRecord | None) -> Step:
-        """The one step that it plans."""
+        """The one step that the planner plans."""
         steps = self.plans(ref, desired, applied)
         assert isinstance(steps, list), steps
         assert len(steps) == 1
         return steps[0]
 
     def held(self, ref: ErpRef, desired: ErpRecord | None, applied: ErpRecord | None) -> str:
-        """Why it plans nothing."""
+        """The reason why the planner plans nothing."""
         found = self.plans(ref, desired, applied)
         assert isinstance(found, Hold), found
         return found.reason
 
     def how_far(self, step: Step) -> HowFar:
-        """What became of a step."""
+        """How far a step came."""
         return self.erp.progress([step])[0].how_far
 
 
@@ -138,7 +138,7 @@ def create(record: ErpRecord, ref: ErpRef, key: int = 1) -> Step:
 
 
 def step(verb: Verb, ref: ErpRef, want: ErpRecord, before: Observed, key: int) -> Step:
-    """A later one, on what was seen."""
+    """A later step of a document, planned on `before`."""
     on = basis(before)
     assert isinstance(on, Basis)
     goal = Milestone.CANCELLED if verb in ("cancel", "remove") else on.milestone
@@ -146,5 +146,5 @@ def step(verb: Verb, ref: ErpRef, want: ErpRecord, before: Observed, key: int) -
 
 
 def refused(results: Collection[StepResult]) -> list[str]:
-    """The kinds of error, "" for what was done."""
+    """The class of each error; "" for a step that was done."""
     return [type(one.error).__name__ if isinstance(one, NotDone) else "" for one in results]

@@ -1,4 +1,4 @@
-"""A place for an ERP with other tables and another mapping."""
+"""An empty database for an ERP with other tables and another mapping."""
 
 from __future__ import annotations
 

@@ -26,13 +26,13 @@ NOW = "'2026-01-03 00:00:00.000000'"
 
 
 class SqlClerk:
-    """Writes the ERP's tables, as its screens would."""
+    """A clerk who writes to the ERP's tables, as its screens would."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """One statement; its values are `:v0`, `:v1`, …"""
+        """Runs one statement; its values are `:v0`, `:v1`, …"""
         with self._engine.begin() as connection:
             result = connection.execute(sa.text(statement), {f"v{n}": value for n, value in enumerate(values)})
             return [tuple(row) for row in result] if result.returns_rows else []
@@ -112,7 +112,7 @@ class SqlClerk:
 
 
 def edited(text: str, edits: Mapping[str, str]) -> str:
-    """A text with other words, all of which have to be there."""
+    """The text with some words replaced. Each must occur."""
     for old, new in edits.items():
         assert old in text, old
         text = text.replace(old, new)
@@ -120,7 +120,7 @@ def edited(text: str, edits: Mapping[str, str]) -> str:
 
 
 class SqlTarget:
-    """An empty reference ERP in a database; `edits`: what its tables have in place of what schema.sql says."""
+    """An empty reference ERP in a database. edits: words of schema.sql → words in their place."""
 
     can = Can()
 
@@ -152,7 +152,7 @@ class SqlTarget:
         return self._opened[-1]
 
     def close(self) -> None:
-        """Ends the adapters."""
+        """Closes the adapters."""
         for adapter in self._opened:
             adapter.close()
 
@@ -197,7 +197,7 @@ class SqlTarget:
 
 
 def new_mariadb(server: str) -> str:
-    """The address of a fresh database on a server."""
+    """Makes a database on a server. Returns its address."""
     name = f"contract_{uuid4().hex[:12]}"
     engine = sa.create_engine(server, poolclass=sa.NullPool)
     with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""What the contract suite needs of an ERP: a Target, and a Clerk who works in it. A new adapter adds both."""
+"""What the contract suite needs from an ERP: a Target, and a Clerk who works in it. A new adapter adds both."""
 
 from __future__ import annotations
 
@@ -15,16 +15,13 @@ Hook = Callable[[Moment], None]
 
 
 class Killed(BaseException):
-    """The process ends here: nothing of ours may catch it."""
+    """The process ends here, so nothing of ours may catch it."""
 
 
 class Can(NamedTuple):
-    """What one ERP can and another cannot; the suite asks, and expects of each what it says.
-
-    adopts: kinds of which a document that was typed in can be given our keys. at_once: a step is one transaction, of
-    which nothing is left when it comes too late. narrows: cells of the planner's table (cells.py) that it refuses,
-    by name, and what it says then.
-    """
+    """What one ERP can do and another cannot; the suite expects it to do just that. adopts: kinds of which a typed-in
+    document can be given our keys. at_once: a step is one transaction, which leaves nothing behind if it comes too
+    late. narrows: cells of the planner's table (cells.py) that it refuses, by name, each with what it says."""
 
     adopts: Collection[Kind] = ("customer", "order", "return", "refund")
     at_once: bool = True
@@ -32,10 +29,10 @@ class Can(NamedTuple):
 
 
 class Clerk(Protocol):
-    """A person at the ERP's own screens. `key` is a line's key in the record."""
+    """A person at the ERP's own screens. `key`: a line's key in the record."""
 
     def edits(self, ref: ErpRef, field: str, value: Value, key: str | None = None) -> None:
-        """Writes another value over one of ours, in the head or a line."""
+        """Overwrites a field of ours, in the head or in a line."""
         ...
 
     def edits_own(self, ref: ErpRef) -> None:
@@ -47,11 +44,11 @@ class Clerk(Protocol):
     def drops_line(self, order: ErpRef, key: str) -> None: ...
 
     def sets(self, ref: ErpRef, milestone: Milestone) -> None:
-        """Delivers, invoices, cancels, …: the document has come to that."""
+        """Delivers, invoices, cancels, …, until the document is at the milestone."""
         ...
 
     def sets_unknown(self, ref: ErpRef) -> None:
-        """Brings it into a state that the adapter was not told of."""
+        """Puts the document into a state that the adapter does not know."""
         ...
 
     def deletes(self, ref: ErpRef) -> None: ...
@@ -61,41 +58,42 @@ class Clerk(Protocol):
     def gives_back(self, order: ErpRef, gross: Decimal) -> None: ...
 
     def forgets(self, ref: ErpRef) -> ErpRef:
-        """Has a document as if it had been typed in: it and its lines have no key of ours. What it is known by now."""
+        """Takes our keys off a document and its lines, as if people had typed it in. Returns what it is known by
+        now."""
         ...
 
     def types_in(self, number: str) -> None:
-        """A customer who never was in the shop."""
+        """Adds a customer who was never in the shop."""
         ...
 
 
 class Target(Protocol):
-    """A running ERP with the items A and B and nothing else in it."""
+    """A running ERP with the items A and B and nothing else."""
 
     clerk: Clerk
     can: Can
 
     def adapter(self, timeout: float = 20.0) -> Erp:
-        """Another process's; closed by the suite."""
+        """An adapter as of another process; the suite closes it."""
         ...
 
     def content(self) -> Mapping[str, Any]:
-        """All that is in it, to be compared."""
+        """Everything in the ERP, for comparison."""
         ...
 
     def hooked(self, hook: Hook) -> AbstractContextManager[None]:
-        """Has the hook called before and after each call of a step that writes, by any adapter."""
+        """Calls the hook before and after each writing call of a step, by any adapter."""
         ...
 
     def blocked(self, ref: ErpRef) -> AbstractContextManager[None]:
-        """Meanwhile nobody can write the document, and who tries waits. At its end, what waited in the ERP has given
+        """Locks the document meanwhile: whoever writes it waits. At the end, calls that waited in the ERP have given
         up."""
         ...
 
     def lacking(self) -> AbstractContextManager[str]:
-        """Meanwhile the ERP lacks something that the adapter needs; what its error has to name."""
+        """Takes away something that the adapter needs. Yields what the error has to name."""
         ...
 
     def copied(self) -> None:
-        """Makes it another installation's data."""
+        """Makes the ERP another installation."""
         ...

@@ -1,6 +1,6 @@
-"""The planner's table on each ERP: steps that can be done are done, and read back as the shop has them.
+"""The planner's table on each ERP. Possible steps are done, and read back as the shop has them.
 
-All cells of a group are documents of one ERP, and their steps are sent together, like a batch of the sink.
+All cells of a group are documents of one ERP. Their steps are sent together, like a batch of the sink.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.erp_contract.target import Target
 
 @dataclass
 class _Tried:
-    """A cell with keys of its own. `became`: what it was held for, or "done"."""
+    """A cell with keys of its own. `became`: why it was held, or "done"."""
 
     cell: Cell
     number: int
@@ -39,7 +39,7 @@ class _Tried:
         return ErpRef("order", f"shop/order/{self.number}/1")
 
     def own(self, record: ErpRecord | None) -> ErpRecord | None:
-        """A record of the cell, of its own order."""
+        """The cell's record, with links to its own order."""
         if record is None:
             return None
         parts = {part: {key: self._of(row) for key, row in rows.items()} for part, rows in record.parts.items()}
@@ -61,7 +61,7 @@ class _Tried:
 
 
 def _made(target: Target, sink: Sink, wanted: Iterable[tuple[ErpRef, ErpRecord | None, Milestone]]) -> None:
-    """Documents as we make them and their clerk takes them on."""
+    """Makes documents, and lets the clerk take them to their milestones."""
     there = [(ref, record, at) for ref, record, at in wanted if record]
     steps = [
         replace(create(_shown(one), ref), goal=at if at in OPEN else create(one, ref).goal) for ref, one, at in there
@@ -74,7 +74,7 @@ def _made(target: Target, sink: Sink, wanted: Iterable[tuple[ErpRef, ErpRecord |
 
 
 def _shown(record: ErpRecord) -> ErpRecord:
-    """Before it was cancelled."""
+    """The record before it was cancelled."""
     cancelled = {"cancelled": False} if record.fields.get("cancelled") else {}
     return replace(record, fields={**record.fields, **cancelled})
 
@@ -95,7 +95,7 @@ def _set_up(target: Target, sink: Sink, tried: Sequence[_Tried]) -> None:
 
 
 def _round(sink: Sink, tried: Sequence[_Tried]) -> list[_Tried]:
-    """Plans all of them by one look, and applies their first steps by one call; those that go on."""
+    """Plans all cells after one look, and applies their first steps in one call. Returns those that need more."""
     found = sink.erp.observe([ref for one in tried for ref in (one.ref, one.order)])
     steps: dict[int, Step] = {}
     for one in tried:
@@ -115,7 +115,7 @@ def _round(sink: Sink, tried: Sequence[_Tried]) -> list[_Tried]:
 
 
 def _refused(sink: Sink, one: _Tried, result: StepResult) -> str:
-    """It has to be refused before the first write."""
+    """Why the ERP refused it, which must be before the first write."""
     assert isinstance(result, NotDone)
     now = sink.erp.observe([one.ref]).get(one.ref)
     if not isinstance(result.error, HoldError) or (now and now.record) != (one.seen and one.seen.record):
@@ -126,7 +126,7 @@ def _refused(sink: Sink, one: _Tried, result: StepResult) -> str:
 
 
 def _wrong(sink: Sink, one: _Tried, narrows: Mapping[str, str]) -> str:
-    """What did not come out as the cell has it; "" for nothing."""
+    """How the outcome differs from the cell; "" if it does not."""
     if reason := one.cell.reason or narrows.get(one.cell.name):
         _, _, way_out = one.became.partition("; ")
         return "" if one.became.startswith("held") and reason in one.became and way_out else f"not held: {one.became}"

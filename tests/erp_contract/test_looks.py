@@ -47,7 +47,7 @@ def test_a_price_change_reaches_a_confirmed_order_and_no_invoiced_one(target: Ta
     sink.done(sink.planned(ORDER, CHEAPER, SALE))
     assert sink.see(ORDER).record.parts["line"]["1"]["unit_price"] == D("9.00")
     target.clerk.sets(ORDER, Milestone.INVOICED)
-    dearer = changed(SALE, paid=CHEAPER.fields["paid"])  # what was paid goes all the same
+    dearer = changed(SALE, paid=CHEAPER.fields["paid"])  # the payment is sent in any case
     assert "posted documents are not changed" in sink.held(ORDER, dearer, CHEAPER)
 
 
@@ -121,12 +121,12 @@ def test_edits_by_hand_are_seen_and_held(target: Target, sink: Sink, what: str, 
         assert reason in sink.held(ORDER, wanted, SALE)
         return
     parts = sink.see(ORDER).record.parts
-    amend = sink.planned(ORDER, wanted, SALE)  # what is not held goes
+    amend = sink.planned(ORDER, wanted, SALE)  # sends what is not held
     done = sink.done(amend)
     assert done.record.fields["payment_means"] == "other"
     assert done.record.parts == parts, "what the clerk did stays"
     assert reason in sink.held(ORDER, wanted, amend.written)
-    if what == "a quantity":  # with it an ERP may change the amounts, which are named first
+    if what == "a quantity":  # an ERP may change the amounts with it, and they are named first
         assert sink.see(ORDER).record.parts["line"]["1"]["quantity"] == D(9)
 
 

@@ -1,5 +1,7 @@
-"""An ERP's columns are compared with the mapping before anything is sent. What would harm every document is refused
-with its line and a remedy; what would hold some documents is noted."""
+"""The ERP's columns are compared with the mapping before anything is sent.
+
+What would harm every document is refused, with its line and a remedy. What would hold some documents is noted.
+"""
 
 import re
 
@@ -176,7 +178,7 @@ def test_exact_numbers_without_a_scale_keep_cents(place: Place) -> None:
 
 
 def test_what_a_note_says_comes_true(place: Place) -> None:
-    """Held, and with nothing left of it; and what does not concern it goes on."""
+    """The document is held, and nothing of it is left. Documents that the note is not about go on."""
     place.target({
         "email varchar(300), company": "email varchar(300) NOT NULL, company",
         GROSS: GROSS.replace("numeric(14, 2)", "numeric(4, 2)", 1),

@@ -1,4 +1,4 @@
-"""Data in an ERP's tables, or on the way there, that cannot be read or kept: it concerns its own document alone."""
+"""Data in an ERP's tables, or on the way there, that cannot be read or kept. It affects its own document alone."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -26,7 +26,7 @@ def in_postgres(postgres: Postgres, new_database: Callable[[Postgres, str], str]
 
 @pytest.fixture
 def in_latin1(postgres: Postgres) -> Iterator[SqlTarget]:
-    """An ERP that was set up when one was glad of an encoding with umlauts."""
+    """An old ERP whose encoding has umlauts and little more."""
     url, name = postgres.create_database(f"of_{uuid4().hex[:8]}"), f"latin1_{uuid4().hex[:8]}"
     with closing(psycopg2.connect(url)) as connection:
         connection.autocommit = True
@@ -158,7 +158,7 @@ def test_an_identity_that_cannot_be_read_stops(in_postgres: SqlTarget) -> None:
 
 
 def test_a_deferred_trigger_of_the_erp_ends_in_time_or_nothing_is_done(in_postgres: SqlTarget) -> None:
-    """It would run inside COMMIT, after the look at the clock."""
+    """Without that, the trigger would run inside COMMIT, after the look at the clock."""
     sink = Sink(in_postgres.adapter())
     sink.seed("customer")
     in_postgres.run("CREATE SEQUENCE began")

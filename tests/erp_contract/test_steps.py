@@ -1,5 +1,7 @@
-"""Each step is done once, and completely or in a part that can be continued, whatever dies on the way and however late
-a call comes."""
+"""Each step is done once, either whole or in a part that can be continued.
+
+That holds whatever dies on the way, and however late a call comes.
+"""
 
 import gc
 import threading
@@ -42,7 +44,7 @@ from tests.erp_contract.records import (
 from tests.erp_contract.target import Killed, Moment, Target
 
 ORDER = REF["order"]
-# What is there before, what the shop wants, what was written last.
+# What is there before, what the shop wants, and what was written last.
 STEPS: dict[str, tuple[tuple[Kind, ...], ErpRecord | None, ErpRecord | None]] = {
     "create customer": ((), CUSTOMER, None),
     "amend customer": (("customer",), changed(CUSTOMER, name="Ann B."), CUSTOMER),
@@ -61,7 +63,7 @@ STEPS: dict[str, tuple[tuple[Kind, ...], ErpRecord | None, ErpRecord | None]] = 
 
 @contextmanager
 def _killed_at(target: Target, number: int) -> Iterator[None]:
-    """Before or after one of the calls of a step: the process ends there."""
+    """Ends the process before or after one of the calls of a step."""
     left = number
 
     def count(_: Moment) -> None:
@@ -75,7 +77,8 @@ def _killed_at(target: Target, number: int) -> Iterator[None]:
 
 
 def _survives(target: Target, sink: Sink, wanted: Step) -> int:
-    """Dies at each moment of the step until none is left; goes on each time with what the ERP says of it."""
+    """Dies at each moment of the step in turn, and continues each time from what the ERP says of the step. Returns how
+    many moments there were."""
     before, todo = target.content(), wanted
     for moment in range(1, 60):
         results: list[StepResult] = []
@@ -84,7 +87,7 @@ def _survives(target: Target, sink: Sink, wanted: Step) -> int:
         if results:
             assert isinstance(results[0], Observed), results
             return moment - 1
-        gc.collect()  # what the process that is gone held open is closed
+        gc.collect()  # closes what the dead process held open
         found = sink.erp.progress([wanted])[0]
         if found.how_far is HowFar.DONE:
             return moment
@@ -106,7 +109,7 @@ def test_a_kill_at_each_moment_leaves_nothing_twice_and_a_lost_result_is_found(
     assert name == f"{wanted.verb} {wanted.ref.kind}"
     assert _survives(target, sink, wanted) >= 2
     done = target.content()
-    # It was done in the last round, and nobody heard of it: it is told, and a repeat changes nothing.
+    # The last round did the step, and its reply was lost: the ERP says so, and a repeat changes nothing.
     assert sink.how_far(wanted) is HowFar.DONE
     assert sink.done(wanted).reference == sink.see(wanted.ref).reference
     assert target.content() == done
@@ -126,7 +129,7 @@ def _typed_in(target: Target, sink: Sink, kind: Kind) -> Step:
 
 
 def _can_be_adopted(target: Target, sink: Sink, wanted: Step) -> bool:
-    """Where the ERP cannot, that is said, and nothing is changed."""
+    """Whether the ERP can adopt the document. If not, it says so and changes nothing."""
     if wanted.ref.kind in target.can.adopts:
         return True
     before = target.content()
@@ -236,7 +239,7 @@ def test_a_second_create_of_a_key_makes_nothing(target: Target, sink: Sink, kind
 
 
 def test_a_create_that_finds_other_content_under_its_key_is_a_conflict(target: Target, sink: Sink) -> None:
-    """As of a ledger that was lost: the key of the step is the same by chance."""
+    """As with a lost ledger: the step's key is the same by chance."""
     sink.seed("customer", "order")
     before = target.content()
     assert refused(sink.apply(create(CHEAPER, ORDER))) == ["ConflictError"]
@@ -285,7 +288,7 @@ def test_after_its_time_nothing_takes_effect(target: Target, sink: Sink) -> None
 
 
 def test_a_process_that_stands_still_in_the_middle_comes_too_late(target: Target, sink: Sink) -> None:
-    """Its writes are made in time, and only then does it stand still."""
+    """It writes in time, and then stops."""
     sink.seed("customer", "order")
     wanted, before = sink.planned(ORDER, CHEAPER, SALE), target.content()
     not_after = sink.erp.clock() + timedelta(seconds=3)
@@ -302,7 +305,7 @@ def test_a_process_that_stands_still_in_the_middle_comes_too_late(target: Target
     if target.can.at_once:
         assert target.content() == before
         return
-    # What was done of it is told, and can be gone on with.
+    # The ERP says what was done, and the step can be continued.
     (result,) = results
     assert isinstance(result, NotDone)
     assert result.reached is not None
@@ -379,7 +382,7 @@ def test_what_the_erp_refuses_or_does_not_keep_is_held_and_leaves_nothing(
 
 
 def test_f7_a_rounded_amount_is_named_with_both_values(sink: Sink) -> None:
-    """Three decimals of a dinar in two: a cent is lost."""
+    """The shop has three decimals, as a dinar has; the ERP keeps two."""
     sink.seed("customer")
     net, tax = D("1.234"), D("0.001")
     rounded = {**line("1", "1.235"), "net": net, "tax": tax, "gross": net + tax}
@@ -469,7 +472,7 @@ def test_a_return_of_a_line_that_the_order_has_not_is_refused(target: Target, si
 
 
 def test_f6_a_return_moves_to_another_order(sink: Sink) -> None:
-    """The shop booked it to the wrong one."""
+    """The shop had booked it to the wrong order."""
     other = ErpRef("order", "shop/order/2/1")
     sink.seed("customer", "order", "return")
     sink.done(create(sale(LINES, CHARGES, number="S-2"), other))

@@ -1,4 +1,4 @@
-"""Where Tryton's adapter finds prices: no index has our keys, so that a search by them reads every line there is."""
+"""How Tryton's adapter finds prices: no index has our keys, so a search by them reads every line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def admin(tryton: Tryton) -> Screen:
 
 @pytest.fixture
 def searched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Searches by keys, and pages of them."""
+    """Records searches by key, and the pages read."""
     said: list[str] = []
     search = Rpc.search
 
@@ -76,7 +76,8 @@ def test_what_another_has_made_since_is_found(tryton_place: TrytonTarget, search
 
 
 def test_what_is_not_where_it_was_is_looked_for(tryton_place: TrytonTarget, admin: Screen) -> None:
-    """Deleted by somebody, and made anew by another of us; its key written by hand on a line that was passed over."""
+    """One price was deleted and made again by another process. Another has its key typed onto a line that was read
+    before."""
     one, other = Sink(tryton_place.adapter()), Sink(tryton_place.adapter())
     made(one, *REFS[:2])
     assert [*other.erp.observe(REFS)] == REFS[:2]
@@ -91,7 +92,7 @@ def test_what_is_not_where_it_was_is_looked_for(tryton_place: TrytonTarget, admi
 def test_of_two_lines_with_one_key_the_older_one_is_the_price(
     tryton_place: TrytonTarget, admin: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clerk's copy has it too, and the two are on different pages."""
+    """A clerk's copy has the key, too, and the two lines are on different pages."""
     made(Sink(tryton_place.adapter()), *REFS)
     ids = [row["id"] for row in admin.rows(LINE, [], "id")]
     admin(LINE, "copy", ids)
@@ -117,7 +118,7 @@ def test_of_more_prices_than_are_kept_in_mind_the_others_are_searched_for(
 def test_a_price_that_a_clerk_changes_after_the_look_stays(
     tryton_place: TrytonTarget, admin: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was looked at is not read again before it is written: its stamp keeps Tryton from writing it."""
+    """A row that was just looked at is written without another look: its stamp makes Tryton refuse the write."""
     sink = Sink(tryton_place.adapter())
     made(sink, *REFS[:2])
     dearer = changed(PRICE, amount=Decimal(20))

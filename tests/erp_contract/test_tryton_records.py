@@ -1,4 +1,4 @@
-"""Customers and prices as Tryton has them, and what `check` says of a Tryton: what only this adapter has."""
+"""Customers and prices in Tryton, and what `check` says of a Tryton: what only this adapter has."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +45,7 @@ def _amended(sink: Sink, want: ErpRecord, key: int, ref: ErpRef = BUYER) -> Any:
 
 
 def _addresses(admin: Screen) -> list[tuple[str, int | None]]:
-    """City and place of the buyer's."""
+    """City and place in the list of each of the buyer's addresses."""
     rows = admin.rows("party.address", [["party.code", "=", "100001"]], "city", "sequence")
     return [(row["city"], row["sequence"]) for row in rows]
 
@@ -63,7 +63,7 @@ def test_a_buyer_who_moves_gets_a_new_address_and_comes_back_to_the_old_one(sink
 def test_what_is_taken_off_sale_is_unknown_within_a_minute(
     sink: Sink, admin: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is remembered that long, so that the item master is not asked for each order."""
+    """The adapter remembers it that long, so that it need not ask for each order."""
     (item,) = admin.rows("product.product", [["code", "=", "A"]], "template")
     assert sink.erp.unknown_items({"A"}) == set()
     admin("product.template", "write", [item["template"]], {"salable": False})
@@ -200,7 +200,7 @@ def test_a_formula_that_a_clerk_typed_in_is_no_price_of_ours(sink: Sink, admin: 
 
 
 def test_of_two_who_make_a_price_at_once_one_does(tryton_place: TrytonTarget, admin: Screen) -> None:
-    """Each has seen that there is none: nothing in Tryton keeps a key from being there twice."""
+    """Both have seen that there is none, and nothing in Tryton keeps a key unique."""
     first, second = Sink(tryton_place.adapter()), Sink(tryton_place.adapter())
     barrier = threading.Barrier(2)
 

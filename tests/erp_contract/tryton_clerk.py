@@ -18,7 +18,8 @@ Forget = Callable[[ErpRef, int], ErpRef]
 
 
 class TrytonClerk:
-    """`find`: the id of a document; `forget`: takes our keys off one, which no screen can."""
+    """A clerk in a Tryton. `find`: the id of a document. `forget`: takes our keys off a document, which no screen
+    can."""
 
     def __init__(self, screen: Screen, find: Find, forget: Forget, run: Callable[..., Any]) -> None:
         self._screen, self._find, self._forget, self._run = screen, find, forget, run
@@ -46,7 +47,7 @@ class TrytonClerk:
         self._as_draft(sale, {"lines": [["delete", [self._line(sale, key)]]]})
 
     def amends(self, order: ErpRef, key: str, quantity: Decimal) -> None:
-        """In processing: a slip for a line, and its button."""
+        """In processing: makes a slip for a line, and validates it."""
         sale = self._find(order)
         line = self._screen.row("sale.line", self._line(sale, key), "product", "unit", "unit_price", "description")
         number = line.pop("id")
@@ -74,7 +75,7 @@ class TrytonClerk:
                 self._cancels(sale)
 
     def sets_unknown(self, ref: ErpRef) -> None:
-        """A state of a module that the company had written for itself."""
+        """Sets a state that only the company's own module would have."""
         self._run("UPDATE sale_sale SET state = 'limbo' WHERE id = %s", self._find(ref))
 
     def deletes(self, ref: ErpRef) -> None:
@@ -87,7 +88,7 @@ class TrytonClerk:
         self._screen("sale.sale", "delete", [number])
 
     def takes_back(self, order: ErpRef, key: str, quantity: Decimal) -> None:
-        """The wizard "Return", of which the clerk leaves one line; money goes another way."""
+        """Uses the wizard "Return" and keeps one line of it. Money goes back another way."""
         sale = self._find(order)
         sold = self._screen.row("sale.line", self._line(sale, key), "product")["product"]
         before = {row["id"] for row in self._screen.rows("sale.sale", [["origin", "=", f"sale.sale,{sale}"]])}
@@ -124,7 +125,7 @@ class TrytonClerk:
         self._screen("party.party", "create", [{"name": "Phone", "code": number}])
 
     def _as_draft(self, sale: int, values: Fields | dict[str, Any]) -> None:
-        """Back to draft, another value, and on to where it was."""
+        """Takes the sale back to draft, writes a value, and takes it to its former state again."""
         state = self._screen.row("sale.sale", sale, "state")["state"]
         if state in ("quotation", "confirmed"):
             self._screen("sale.sale", "draft", [sale])
@@ -135,7 +136,7 @@ class TrytonClerk:
             self._screen("sale.sale", "confirm", [sale])
 
     def _presses(self, sale: int, *buttons: tuple[str, str]) -> None:
-        """Each button where the document is in the state in which it has it."""
+        """Presses each button if the document is in the state that has it."""
         for state, button in buttons:
             if self._screen.row("sale.sale", sale, "state")["state"] == state:
                 self._screen("sale.sale", button, [sale])
@@ -219,13 +220,13 @@ def _is(line: Mapping[str, Any], key: str) -> bool:
 
 
 def in_note(text: str | None) -> dict[str, Any]:
-    """What we have written into a comment or a note."""
+    """What we have written into a comment or note."""
     found = OURS.search(text or "")
     return dict(json.loads(found.group(1))) if found else {}
 
 
 def with_value(text: str, field: str, value: Value) -> str:
-    """A text with another value of one of our fields in it."""
+    """The text with another value for one of our fields."""
     data = in_note(text)
     assert field in data, "it is not kept there"
     return OURS.sub(lambda _: f"ordertap {json.dumps(data | {field: str(value)})}", text)

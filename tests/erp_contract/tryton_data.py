@@ -1,4 +1,4 @@
-"""Tryton's database, looked at from the side: the contract suite takes one set-up for all of its tests."""
+"""Reads Tryton's database directly. The contract suite sets it up once for all of its tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _IN_USE = " AND id IN (SELECT invoice_address FROM sale_sale UNION SELECT shipme
 
 
 class TrytonData:
-    """What has come since the set-up."""
+    """What has been added since the set-up."""
 
     def __init__(self, url: str) -> None:
         self._connection = psycopg2.connect(url)
@@ -25,19 +25,19 @@ class TrytonData:
         self._first = {table: self.run(f'SELECT coalesce(max(id), 0) FROM "{table}"')[0][0] for table in self._tables}
 
     def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """One statement with `%s` for its values."""
+        """Runs one statement with `%s` for its values."""
         with self._connection.cursor() as cursor:
             cursor.execute(statement, values or None)
             return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
 
     def clear(self) -> None:
-        """Away with all documents: without looking what refers to what, since all of it goes."""
+        """Deletes all documents. All of them go, so it need not look at which refers to which."""
         deletes = [f'DELETE FROM "{table}" WHERE id > {first}' for table, first in self._first.items()]
         self.run("BEGIN; SET LOCAL session_replication_role = replica; " + "; ".join(deletes) + "; COMMIT")
 
     def content(self) -> dict[str, list[str]]:
-        """All documents, without who touched them when. An address is made before the order that has it, and is used
-        again: one that no document has is not counted."""
+        """All documents, without who touched them when. An address is made before its order and is used again, so
+        addresses that no document has are left out."""
         touched = "ARRAY['create_date', 'create_uid', 'write_date', 'write_uid']"
         parts = [
             f"SELECT '{table}', id, (to_jsonb(t) - {touched})::text FROM \"{table}\" t WHERE id > {first}"

@@ -1,4 +1,4 @@
-"""A Tryton server as a Target. Its tables go back to where they were for each test, and nothing is set up anew."""
+"""A Tryton server as a Target. Its tables are reset for each test; the set-up is made once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NARROWS = {
 
 
 class TrytonTarget:
-    """An empty Tryton: what it has of another test is taken away first."""
+    """An empty Tryton: documents of other tests are deleted first."""
 
     can = Can(adopts=("customer",), at_once=False, narrows=NARROWS)
 
@@ -49,7 +49,7 @@ class TrytonTarget:
         self._copied = False
 
     def adapter(self, timeout: float = 50.0, **others: Any) -> Erp:
-        """others: settings in place of what fits."""
+        """others: settings that replace the usual ones."""
         settings = {
             "kind": "tryton", "url": self._server.url, "database": self._server.database, "user": self._server.user,
             "password": self._server.password, "web_shop": provision.SHOP, "payment_term": provision.PAYMENT_TERM,
@@ -59,7 +59,7 @@ class TrytonTarget:
         return self._opened[-1]
 
     def close(self) -> None:
-        """Ends the adapters."""
+        """Closes the adapters."""
         for adapter in self._opened:
             adapter.close()
         if self._copied:
@@ -104,7 +104,7 @@ class TrytonTarget:
             self._admin("res.user", "write", [user["id"]], {"groups": [["add", [group["id"]]]]})
 
     def copied(self) -> None:
-        """Its web shop was made at another time."""
+        """Changes the time at which its web shop was made."""
         self._moves_set_up("1 day")
         self._copied = True
 
@@ -137,7 +137,7 @@ KEYS: Mapping[Kind, str] = {
     "order": _SALE, "return": _SALE, "refund": _SALE,
     "price": "SELECT id FROM product_price_list_line WHERE strpos(formula, '# ' || %s || '#') > 0",
 }  # fmt: skip
-"""Where a document has our key, by its kind."""
+"""The field that has our key, by kind."""
 
 
 def _writes(request: httpx2.Request) -> bool:

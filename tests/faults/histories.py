@@ -1,10 +1,10 @@
-"""`./tests/soak --histories`: many orders' lives, by way of capture, Kafka and sink into an ERP, with faults meanwhile.
+"""`./tests/soak --histories`: the lives of many orders, through capture, Kafka and sink into an ERP, under faults.
 
 A history is the life of one order: bought, paid, edited, discounted, sent back in parts, refunded, cancelled, deleted,
-its buyer merged with another, while prices go up and back; in a third of them a clerk edits, delivers, invoices or
-credits in the ERP. They run side by side, some dozens at a time. Meanwhile capture and two sinks are killed, answers of
-the ERP to calls that it did are lost, and offsets are set back to the earliest. At the end what is held is tried again
-once; then shop and ERP are compared, document by document, by code that shares nothing with the sink.
+its buyer merged with another, while prices go up and back. In a third of them a clerk edits, delivers, invoices or
+credits in the ERP. Some dozens run side by side. Meanwhile capture and two sinks are killed, answers of the ERP to
+calls that it did are lost, and offsets are set back to the earliest. At the end, what is held is tried again once. Then
+shop and ERP are compared, document by document, by code that shares nothing with the sink.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from tests.programs import Program, run, write_settings
 from tests.proof.rules import Finding
 
 AT_A_TIME: Final = 40
-STUCK_SECONDS: Final = 240.0  # in which nothing goes on
+STUCK_SECONDS: Final = 240.0  # without any progress
 COPIES: Final = 2  # of the sink
-_CALM: Final = 3.0  # seconds for which nothing may be due at the end
+_CALM: Final = 3.0  # how long nothing may be due at the end
 _NOT_AT_REST: Final = """
 SELECT (SELECT count(*) FROM {0}.document
          WHERE seen < marked OR intent IS NOT NULL OR state IN ('due', 'retry', 'settling'))
@@ -44,7 +44,7 @@ SELECT (SELECT count(*) FROM {0}.document
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What it came to."""
+    """What a run came to."""
 
     erp: str
     count: int
@@ -52,7 +52,7 @@ class Played:
     lost_replies: int
     resets: int
     held: int
-    same: int  # documents of the shop that have to be in the ERP as they are
+    same: int  # documents of the shop that must equal the ERP's
     findings: tuple[Finding, ...]
     difference: Decimal
 
@@ -64,7 +64,7 @@ class Played:
 
 
 class Histories:
-    """One run. `prefix` tells its topics, databases and documents from others'."""
+    """One run. `prefix` keeps its topics, databases and documents apart from others'."""
 
     def __init__(self, folder: Path, server: Postgres, kafka: Kafka, prefix: str, seed: int, erp: HistoriesErp) -> None:
         self.book = Book()
@@ -118,7 +118,7 @@ class Histories:
         return Program("sink", config, folder / f"sink-{number}.log")
 
     def play(self, name: str, count: int, say: Callable[[str], None] = lambda _: None) -> Played:
-        """All histories to their end, and the comparison. name: of the ERP, for the last line."""
+        """Plays all histories to their end, and compares. name: the ERP's, for the last line."""
         programs = (self.capture, *self.sinks)
         with ExitStack() as stack:
             for proxy in self._proxies:
@@ -134,7 +134,7 @@ class Histories:
             return self._compared(name, count)
 
     def _live(self, every: list[History], stack: ExitStack, say: Callable[[str], None]) -> None:
-        """Act by act, of one of those that live now; faults come by the clock."""
+        """Plays one act after the other, each of a randomly chosen living history. Faults come by the clock."""
         shop, clerk = HistoriesShop(self._shop, self._seed, self.book), self._erp.clerk(self.book)
         stack.callback(shop.close)
         stack.callback(clerk.close)
@@ -161,7 +161,7 @@ class Histories:
         faults.at_least()
 
     def _acts(self, history: History, act: Act, shop: HistoriesShop, clerk: HistoriesClerk) -> bool:
-        """Whether it is done. The clerk's is not while the order is not there; a cancelled one may never come."""
+        """Whether the act is done. A clerk's act waits for its order; a cancelled order may never come."""
         if act.who == "shop":
             shop.does(act.name, history)
             return True
@@ -170,17 +170,17 @@ class Histories:
 
     @property
     def lease(self) -> float:
-        """Seconds for which what a killed sink had waits, and documents of a lost call: with many more kills and losses
-        than that nothing goes on."""
+        """Seconds for which the work of a killed sink, or a document of a lost call, has to wait. If kills and losses
+        came much faster, nothing would move."""
         return self._erp.lease
 
     @property
     def lost_replies(self) -> int:
-        """Calls that the ERP did, and whose answer no sink heard."""
+        """How many calls the ERP did without any sink hearing the answer."""
         return sum(proxy.lost for proxy in self._proxies)
 
     def kill(self, *others: Program) -> None:
-        """kill -9 of capture or a sink (or of one of these), and a start at once."""
+        """kill -9 of capture or a sink (or of one of `others`), and a start at once."""
         victim = self._chance.choice(others or (self.capture, *self.sinks))
         victim.kill()
         self._logged = {sink: sink.log.stat().st_size for sink in self.sinks}
@@ -188,16 +188,16 @@ class Histories:
         victim.start()
 
     def went_through(self) -> bool:
-        """Whether something has come into the ERP since the last kill: one that is killed before it works proves
-        little, and many such kills keep all of it from working."""
+        """Whether anything has reached the ERP since the last kill. Killing a sink before it works proves little, and
+        doing so again and again keeps it from ever working."""
         return any(b"done in the ERP" in _since(sink.log, start) for sink, start in self._logged.items())
 
     def lose_answer(self) -> None:
-        """Of one of the next calls that write."""
+        """Loses the answer to one of the next calls that write."""
         self._chance.choice(self._proxies).lose_answer()
 
     def reset(self) -> None:
-        """Kafka's own tool sets all offsets back to the beginning."""
+        """Sets all offsets back to the beginning, with Kafka's own tool."""
         for sink in self.sinks:
             sink.stop()
         reset_offsets(self._kafka, f"ordertap-{self._prefix}", "--to-earliest")
@@ -206,13 +206,13 @@ class Histories:
             sink.start()
 
     def check_alive(self) -> None:
-        """RuntimeError where a program has ended by itself."""
+        """RuntimeError if a program has ended by itself."""
         for program in (self.capture, *self.sinks):
             if program.ended() is not None:
                 raise RuntimeError(f"{program.name} ended by itself:\n{program.tail(40)}")
 
     def _settle(self, say: Callable[[str], None]) -> None:
-        """Until all is in Kafka and nothing is due; once what is held is tried again, as people do."""
+        """Waits until everything is in Kafka and nothing is due. Then tries again what is held, once, as people do."""
         ((target,),) = histories_read.rows(self._shop, "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
         self._until(lambda: position(self._kafka.bootstrap_servers, self._prefix) >= target, "capture has not all", say)
         self._until(self._is_at_rest, "the sink does not come to rest", say)
@@ -222,7 +222,7 @@ class Histories:
         self._until(self._is_at_rest, "the sink does not come to rest", say)
 
     def _is_at_rest(self) -> bool:
-        """Nothing is due, and a while later nothing is due."""
+        """Whether nothing is due, now and a while later."""
         if self._due():
             return False
         time.sleep(_CALM)
@@ -272,7 +272,7 @@ def _since(log: Path, start: int) -> bytes:
 
 
 class _Faults:
-    """By the clock, while histories go on; offsets are set back in the middle, and of a long run at each quarter."""
+    """Faults by the clock, while histories go on. Offsets are set back half way, in a long run at each quarter."""
 
     def __init__(self, run_: Histories, histories_: int) -> None:
         self._run = run_
@@ -283,7 +283,7 @@ class _Faults:
         self._lose = time.monotonic()
 
     def come(self, ended: int) -> None:
-        """Those whose time has come, when so many histories have ended."""
+        """Makes the faults that are due after this many ended histories."""
         now = time.monotonic()
         if self._kill <= now and (not self._run.kills or self._run.went_through()):
             self._run.check_alive()
@@ -297,7 +297,7 @@ class _Faults:
             self._run.reset()
 
     def at_least(self) -> None:
-        """A short run has one of each all the same."""
+        """Gives a short run one of each fault, too."""
         if self._resets:
             self._run.reset()
         self._run.kill(*self._run.sinks)

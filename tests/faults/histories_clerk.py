@@ -1,7 +1,7 @@
 """A clerk in the ERP, beside the sink: edits, delivers, invoices and gives money back by hand, by an order's key.
 
-Each act is tried (`False`: not yet, the order is not there or the sink has it just now), and what an edited order comes
-to is noted. Who only sees it has it in the ERP.
+An act returns False if it cannot be done yet: the order is not there, or the sink is just changing it. What an edited
+order comes to is noted in the book. The act `sees` only waits until the order is in the ERP.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _TRIES: Final = 10
 
 
 class HistoriesClerk(Protocol):
-    """One of an ERP."""
+    """The clerk of one ERP."""
 
     def does(self, name: str, order: int) -> bool:
-        """Whether it is done, or there is nothing to do any more."""
+        """Whether the act is done, or there is nothing left to do."""
         ...
 
     def close(self) -> None: ...
 
 
 class SqlClerk:
-    """At the reference ERP's tables."""
+    """A clerk who writes to the reference ERP's tables."""
 
     def __init__(self, dsn: str, prefix: str, book: Book) -> None:
         self._connection = psycopg2.connect(dsn)
@@ -55,7 +55,7 @@ class SqlClerk:
             return True
 
     def _edits(self, cursor: Any, order: int, id_: int) -> None:
-        """One piece more of the first line, which costs a whole amount."""
+        """One piece more of the first line, at a price that comes to whole amounts."""
         cursor.execute(
             "UPDATE order_lines SET quantity = quantity + 1, net = net + 10, tax = tax + 1, gross = gross + 11"
             " WHERE id = (SELECT min(id) FROM order_lines WHERE order_id = %s AND kind = 'item')",
@@ -82,7 +82,7 @@ class SqlClerk:
 
 
 class TrytonDesk:
-    """At Tryton's screens. What the sink is just changing Tryton refuses: it is tried again."""
+    """A clerk at Tryton's screens. Tryton refuses what the sink is just changing; the clerk tries again."""
 
     def __init__(self, screen: Screen, prefix: str, book: Book) -> None:
         self._screen = screen
@@ -92,7 +92,7 @@ class TrytonDesk:
         self._clerk = TrytonClerk(screen, lambda ref: int(ref.external), _never, _never)
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Nothing is open."""
 
     def does(self, name: str, order: int) -> bool:
         key = [["web_id", "like", f"{self._prefix}/order/{order}/%"]]
@@ -101,7 +101,7 @@ class TrytonDesk:
             return False
         (sale,) = rows
         if sale["state"] != "processing" or name == "sees":
-            return True  # else it was taken back
+            return True  # else it was cancelled
         try:
             done = bool(getattr(self, f"_{name}")(order, sale))
         except RefusedError:
@@ -114,7 +114,7 @@ class TrytonDesk:
         return True
 
     def _edits(self, order: int, sale: dict[str, Any]) -> bool:
-        """By Tryton's own amendment, one piece more of a line."""
+        """One piece more of a line, by Tryton's own amendment."""
         lines = self._screen.rows(
             "sale.line", [["id", "in", sale["lines"]], ["product.type", "=", "goods"], ["quantity", ">", 0]],
             "product", "unit", "quantity", "unit_price", "description",

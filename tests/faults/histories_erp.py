@@ -1,4 +1,4 @@
-"""The ERPs that histories can be played on: how each is made, reached by a proxy, worked in by a clerk, and read."""
+"""The ERPs that histories can run on: how each is made, reached through a proxy, worked in by a clerk, and read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TRYTON_SECONDS: Final = 20.0
 
 
 class LosesAnswers(Protocol):
-    """What all proxies can."""
+    """What every proxy can do."""
 
     lost: int
 
@@ -38,25 +38,25 @@ class LosesAnswers(Protocol):
 
 
 class HistoriesErp(Protocol):
-    """One that is there and has the sample shop's items, and no document. `lease`: seconds for which waits what a
-    killed sink had."""
+    """An ERP that has the sample shop's items and no document. `lease`: seconds for which the work of a killed sink
+    waits."""
 
     lease: float
 
     def proxy(self) -> LosesAnswers: ...
     def settings(self, proxy: Any) -> dict[str, Any]:
-        """`erp` of a sink that reaches it through a proxy, and what goes with it."""
+        """`erp` for a sink that reaches the ERP through this proxy, and the settings that go with it."""
         ...
 
     def clerk(self, book: Book) -> HistoriesClerk: ...
     def documents(self) -> list[Doc]: ...
     def sums(self) -> Sums | None:
-        """Its own by party, if it makes some."""
+        """The ERP's own sums by party, if it has any."""
         ...
 
 
 class Reference:
-    """The reference ERP: tables."""
+    """The reference ERP, which is tables in a database."""
 
     lease = _SQL_SECONDS + 2
 
@@ -91,7 +91,7 @@ class Reference:
 
 
 class RealTryton:
-    """A running Tryton, whose orders are taken to processing, so that it makes shipments and draft invoices."""
+    """A running Tryton. Orders go as far as processing, so that it makes shipments and draft invoices."""
 
     def __init__(self, server: Tryton, prefix: str) -> None:
         self.lease = _TRYTON_SECONDS + 2 + server.settles_within
@@ -127,10 +127,10 @@ class RealTryton:
 
 
 def tryton_of(folder: Path, server: Postgres) -> Tryton:
-    """A server of its own, to be started."""
+    """A Tryton server of its own, not started yet."""
     return Tryton(folder / "tryton", server)
 
 
 def _skus() -> Sequence[str]:
-    """As the sample shop numbers its products."""
+    """The sample shop's SKUs."""
     return [f"P-{number:04}" for number in range(1, len(PRODUCTS) + 1)]

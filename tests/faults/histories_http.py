@@ -1,4 +1,4 @@
-"""A proxy before an ERP that is called by JSON over HTTP, which loses answers to calls that were done."""
+"""A proxy before an ERP that is called by JSON over HTTP. It loses answers to calls that were done."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECONDS: Final = 120.0
 
 
 class HttpProxy:
-    """`lost` counts calls that the ERP did, and whose answer nobody heard; `url` is where it listens."""
+    """`url` is where it listens. `lost` counts the calls that the ERP did and whose answers were lost."""
 
     def __init__(self, server_port: int) -> None:
         self.lost = 0
@@ -31,7 +31,7 @@ class HttpProxy:
                 proxy.passes_on(self)
 
             def log_message(self, *_: Any) -> None:
-                """Says nothing."""
+                """Keeps the server from logging."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -39,20 +39,20 @@ class HttpProxy:
         threading.Thread(target=self._server.serve_forever, name="http proxy", daemon=True).start()
 
     def close(self) -> None:
-        """Ends it."""
+        """Stops the proxy."""
         self._server.shutdown()
         self._server.server_close()
 
     def lose_answer(self) -> None:
-        """Of the next call that writes and that the ERP does."""
+        """Loses the answer to the next call that writes and succeeds."""
         self._loses = True
 
     def calm(self) -> None:
-        """From now on all passes."""
+        """Passes everything on from now on."""
         self._loses = False
 
     def passes_on(self, request: BaseHTTPRequestHandler) -> None:
-        """One call, there and back."""
+        """Passes one call on, and its answer back."""
         body = request.rfile.read(int(request.headers["Content-Length"]))
         try:
             status, answer = self._asked(request, body)
@@ -62,7 +62,7 @@ class HttpProxy:
         if self._is_lost(body, answer):
             request.close_connection = True
             return
-        with suppress(OSError):  # of a client that was killed meanwhile
+        with suppress(OSError):  # the client may have been killed meanwhile
             request.send_response(status)
             request.send_header("Content-Type", "application/json")
             request.send_header("Content-Length", str(len(answer)))

@@ -1,5 +1,7 @@
-"""Lives of orders, the same for the same seed: what buyers and staff do to each, and what a clerk does to it in the ERP
-meanwhile. Pure: what an act does is for the shop (`histories_shop`) and for the clerk (`histories_clerk`).
+"""Lives of orders, the same for the same seed: what buyers and staff do to each, and what a clerk does to it in the
+ERP.
+
+Pure: the acts themselves are in `histories_shop` and `histories_clerk`.
 """
 
 from __future__ import annotations
@@ -11,17 +13,17 @@ from typing import Final, Literal, NamedTuple
 
 Who = Literal["shop", "clerk"]
 Figures = tuple[object, object]
-"""Net and tax of an order."""
+"""An order's net and tax."""
 
 _CHANGES: Final = (("edit", 6), ("discount", 3), ("price", 4), ("temporary price", 2), ("merge", 1))
 _CLERK: Final = (("edits", 3), ("delivers", 3), ("invoices", 3), ("credits", 2))
 _WITH_CLERK: Final = 0.35
-_SEEN: Final = 0.6  # of the orders are in the ERP before they are changed; the others change on their way to it
+_SEEN: Final = 0.6  # share of orders that are in the ERP before they change; the others change on their way
 _ENDS: Final = (("stays", 3), ("comes back", 6), ("cancel", 2), ("delete", 1))
 
 
 class Act(NamedTuple):
-    """One thing that somebody does."""
+    """Something that one person does."""
 
     who: Who
     name: str
@@ -29,42 +31,43 @@ class Act(NamedTuple):
 
 @dataclass
 class History:
-    """The life of one order. `order`: its key in the shop, once it is placed; `left`: what is still to be done, of
-    which the clerk's acts wait until the order is in the ERP."""
+    """The life of one order. `order`: its key in the shop, once it is placed. `left`: the acts still to come. A clerk's
+    act waits until the order is in the ERP."""
 
     number: int
     left: list[Act]
     order: int | None = None
-    returns: list[int] = field(default_factory=list)  # that were asked for, in their order
+    returns: list[int] = field(default_factory=list)  # asked for, in this order
     received: list[int] = field(default_factory=list)
 
 
 @dataclass
 class Book:
-    """What was done, kept beside shop and ERP, since a deleted order tells nothing any more. By the order's key."""
+    """What was done, by the order's key. It is kept outside shop and ERP, because a deleted order tells nothing any
+    more."""
 
     done: dict[int, set[str]] = field(default_factory=dict)
     figures: dict[int, set[Figures]] = field(default_factory=dict)
-    """Each net and tax that shop or clerk have given it."""
+    """Each net and tax that shop or clerk have given an order."""
     orders: dict[int, int] = field(default_factory=dict)
     """return → its order"""
     customers: set[str] = field(default_factory=set)
-    """All who ever bought."""
+    """Everyone who ever bought."""
 
     def note(self, order: int, name: str, figures: Figures | None = None) -> None:
-        """An act, and what the order came to by it."""
+        """Notes an act, and what the order came to by it."""
         self.done.setdefault(order, set()).add(name)
         if figures is not None:
             self.figures.setdefault(order, set()).add(figures)
 
 
 def histories(seed: int, count: int) -> list[History]:
-    """So many, not begun."""
+    """`count` histories that have not begun."""
     return [History(number, _life(random.Random(f"{seed}/{number}"))) for number in range(count)]
 
 
 def _life(chance: random.Random) -> list[Act]:
-    """Bought and paid at first; what the clerk does comes at any time after that."""
+    """An order is bought and paid first; a clerk's acts may come at any time after that."""
     acts = [Act("shop", name) for name in _some(chance, _CHANGES, chance.choice((0, 1, 1, 2, 3)))]
     acts += [Act("shop", name) for name in _end(chance)]
     if chance.random() < _WITH_CLERK:
@@ -79,7 +82,7 @@ def _life(chance: random.Random) -> list[Act]:
 
 
 def _end(chance: random.Random) -> list[str]:
-    """How it ends: goods come back one by one, and money mostly, not always in that order."""
+    """How an order ends. Goods come back one by one, and mostly money, not always in that order."""
     (end,) = _some(chance, _ENDS, 1)
     if end == "stays":
         return ["ship"]

@@ -1,8 +1,8 @@
-"""What shop and ERP have after all histories, and whether it agrees. Pure, and of the sink it knows nothing.
+"""Compares what shop and ERP have after all histories. Pure, and knows nothing of the sink.
 
-A document that differs must be held, or have been changed by the clerk; and a hold must be one that something in its
-order's history explains: an act of the clerk, or a change of the shop that the ERP cannot take any more. Such a
-document still has only amounts that shop or clerk have given it.
+If a document differs, it must be held, or the clerk must have changed it. A hold must be explained by something in its
+order's history: an act of the clerk, or a change in the shop that the ERP can no longer take. Even such a document has
+only amounts that shop or clerk have given it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.proof.rules import Finding
 Kind = Literal["customer", "order", "return", "refund", "price", "temporary price"]
 Key = tuple[Kind, str]
 Rates = Mapping[Decimal, tuple[Decimal, Decimal]]
-"""By rate in percent: net and tax."""
+"""Rate in percent → net and tax."""
 
 _ZERO: Final = Decimal(0)
 _REASONS: Final = (
@@ -35,12 +35,13 @@ _REASONS: Final = (
     (r"^number, date or buyer differ from what was sent", {"merge"}),
     (r"^(waits for|its order: )", {"HELD"}),
 )
-"""Why something may be held, and the acts of which one must be in its history; HELD: its order is held itself."""
+"""A reason for a hold, and the acts of which at least one must be in the order's history. HELD: the order itself is
+held."""
 
 
 class Doc(NamedTuple):
-    """One document on one side. order: the key of the one that it belongs to (its own, of an order). rates: None where
-    that side has none. items: SKU → quantity."""
+    """One document on one side. order: the key of its order (of an order, its own). rates: None if that side has none.
+    items: SKU → quantity."""
 
     key: Key
     order: int
@@ -57,8 +58,8 @@ class Doc(NamedTuple):
 
 
 class Sides(NamedTuple):
-    """All documents of the shop that an ERP must have, and all that it has with a key of ours. held: why, by key.
-    made: keys of what the ERP was ever given: an order that was cancelled before needs no document there."""
+    """shop: the documents that an ERP must have. erp: what it has under keys of ours. held: reasons by key. made: keys
+    of all that the ERP was ever given; an order that was cancelled before it was sent need not be there."""
 
     shop: Sequence[Doc]
     erp: Sequence[Doc]
@@ -67,7 +68,7 @@ class Sides(NamedTuple):
 
 
 def compare(sides: Sides, book: Book) -> tuple[list[Finding], Decimal]:
-    """What is wrong, and the money by which shop and ERP differ without a reason."""
+    """What is wrong, and the amount by which shop and ERP differ without a reason."""
     found = [
         Finding("double", f"{' '.join(key)}: {count} times in the ERP")
         for key, count in Counter(doc.key for doc in sides.erp).items()
@@ -84,7 +85,7 @@ def compare(sides: Sides, book: Book) -> tuple[list[Finding], Decimal]:
 
 
 def unexplained(sides: Sides, book: Book) -> Iterator[Finding]:
-    """Holds of which nothing in the history tells why."""
+    """Holds that nothing in the history explains."""
     orders = {doc.key: doc.order for doc in (*sides.erp, *sides.shop)}
     for key, reason in sides.held.items():
         order = orders.get(key, _order_of(key, book))
@@ -95,12 +96,12 @@ def unexplained(sides: Sides, book: Book) -> Iterator[Finding]:
 
 
 def touched(order: int, sides: Sides, book: Book) -> bool:
-    """Whether its amounts may be others than the shop's now."""
+    """Whether the order's amounts in the ERP may differ from the shop's."""
     return ("order", str(order)) in sides.held or "edits" in book.done.get(order, ())
 
 
 def _order_of(key: Key, book: Book) -> int:
-    """Of what neither side has any more."""
+    """The order of a document that neither side has any more; 0 if unknown."""
     kind, name = key
     if kind == "order":
         return int(name)
@@ -145,16 +146,16 @@ def _fields(shop: Doc, erp: Doc) -> Iterator[tuple[str, object, object]]:
 
 
 class Sums(NamedTuple):
-    """An ERP's own sums by party, of orders less refunds as sold, and of invoices less credit notes: in all, and by
-    rate in percent. sold has what the clerk gave back by hand, too."""
+    """An ERP's own sums by party. sold: orders less refunds, those that the clerk made by hand too. invoiced: invoices
+    less credit notes, by rate in percent."""
 
     sold: Mapping[str, Decimal]
     invoiced: Mapping[str, Rates]
 
 
 def compare_sums(sides: Sides, sums: Sums, book: Book) -> Iterator[tuple[Finding, Decimal]]:
-    """What each party was sold and what was invoiced is the same; and by rate what the shop has, where neither hold nor
-    clerk comes between."""
+    """Finds parties whose sold and invoiced sums differ, and parties whose sums by rate are not the shop's, unless a
+    hold or the clerk explains it."""
     for party in sorted({*sums.sold, *sums.invoiced}):
         sold = sums.sold.get(party, _ZERO)
         invoiced = sum((net + tax for net, tax in sums.invoiced.get(party, {}).values()), _ZERO)
@@ -188,7 +189,7 @@ def _nonzero(rates: Rates) -> dict[Decimal, tuple[Decimal, Decimal]]:
 
 
 def summed(rows: Iterable[tuple[Decimal, Decimal, Decimal]]) -> dict[Decimal, tuple[Decimal, Decimal]]:
-    """Rate, net and tax of many rows, by rate."""
+    """Sums rows of rate, net and tax by rate."""
     found: dict[Decimal, tuple[Decimal, Decimal]] = {}
     for rate, net, tax in rows:
         _add(found, {rate.normalize(): (net, tax)}, 1)

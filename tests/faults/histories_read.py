@@ -54,7 +54,7 @@ _TEMPORARY = "SELECT id, price FROM product_prices"
 
 
 def of_shop(dsn: str) -> list[Doc]:
-    """All that an ERP must have of it."""
+    """The documents of the shop that an ERP must have."""
     amounts, sold = _rates(rows(dsn, _AMOUNTS)), _items(rows(dsn, _SOLD))
     found = [
         Doc(("order", str(id_)), id_, party, cancelled, net, tax, amounts.get(id_, {}), sold.get(id_, {}))
@@ -74,19 +74,19 @@ def of_shop(dsn: str) -> list[Doc]:
 
 
 def held(dsn: str, ledger: str) -> dict[Key, str]:
-    """Why documents are held or wait."""
+    """Why documents are held or wait, by key."""
     said = f"SELECT type, key, reason FROM {ledger}.document WHERE state IN ('held', 'waits')"
     return {(_KINDS[type_], key): str(reason) for type_, key, reason in rows(dsn, said)}
 
 
 def made(dsn: str, ledger: str) -> frozenset[Key]:
-    """What the ERP was ever given."""
+    """Keys of all documents that the ERP was ever given."""
     told = f"SELECT DISTINCT type, key FROM {ledger}.history WHERE event = 'create'"
     return frozenset((_KINDS[type_], key) for type_, key in rows(dsn, told))
 
 
 def of_sql(dsn: str) -> list[Doc]:
-    """Of the reference ERP."""
+    """The documents in the reference ERP."""
     lines = "SELECT order_id, tax_rate, net, tax FROM order_lines"
     rates = _rates(rows(dsn, lines))
     items = _items(rows(dsn, "SELECT order_id, sku, sum(quantity) FROM order_lines WHERE kind = 'item' GROUP BY 1, 2"))
@@ -113,28 +113,29 @@ def of_sql(dsn: str) -> list[Doc]:
 
 
 def rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
-    """One query's."""
+    """The rows of one query."""
     with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
         cursor.execute(statement)
         return cursor.fetchall()
 
 
 class OfTryton:
-    """Of a Tryton, as its own client reads it: sums, taxes and states are those that Tryton has made."""
+    """The documents in a Tryton, read as a person's client reads them. Tryton itself has made their sums, taxes and
+    states."""
 
     def __init__(self, screen: Screen, prefix: str) -> None:
         self._screen = screen
         self._prefix = prefix
         names = {row["id"]: str(row["name"]) for row in screen.rows("account.tax", [], "name")}
-        # `VAT 19 %`, and as `sink init` names it `Web cent 19 %`.
+        # Taxes are named `VAT 19 %`, and those of `sink init` `Web cent 19 %`.
         self._rate = {id_: Decimal(name.split()[-2]).normalize() for id_, name in names.items()}
 
     def documents(self) -> list[Doc]:
-        """All with a key of ours."""
+        """All documents with a key of ours."""
         return [*self._sales(), *self._prices(), *self._customers()]
 
     def sums(self) -> Sums:
-        """By party: what was sold (less what was given back), and what was invoiced (less credit notes)."""
+        """What each party was sold, less what was given back, and what was invoiced, less credit notes."""
         parties = self._parties()
         sold: dict[str, Decimal] = defaultdict(Decimal)
         undone = self._undone()
@@ -153,11 +154,11 @@ class OfTryton:
 
     def _taxes(self) -> list[tuple[int, Decimal, Decimal, Decimal]]:
         found = self._screen.rows("account.invoice.tax", [], "invoice", "tax", "base", "amount")
-        # The cents' tax is of the same rate and of nothing: its base is that of the lines that have it.
+        # The cents' tax has the rate of its lines and a base of 0, because they have no price.
         return [(row["invoice"], self._rate[row["tax"]], row["base"], row["amount"]) for row in found]
 
     def _parties(self) -> dict[int, str]:
-        """Our key of each, else Tryton's id."""
+        """Our key of each party, or else Tryton's id."""
         found = {row["id"]: f"by hand {row['id']}" for row in self._screen.rows("party.party", [], "id")}
         for party, key in self._keys():
             found[party] = key
@@ -172,7 +173,7 @@ class OfTryton:
         return [Doc(("customer", key), 0) for _, key in self._keys()]
 
     def _undone(self) -> set[int]:
-        """Sales of which all that came was cancelled: Tryton leaves them as done."""
+        """Sales that were cancelled in processing: Tryton leaves them as done."""
         states = {row["id"]: row["state"] for row in self._screen.rows("account.invoice", [], "state")}
         moves = {row["id"]: row["state"] for row in self._screen.rows("stock.move", [], "state")}
         of_sale: dict[int, list[str]] = defaultdict(list)
@@ -212,7 +213,7 @@ class OfTryton:
         return found
 
     def _items(self) -> dict[int, dict[str, Decimal]]:
-        """Of goods."""
+        """Quantities of goods, by sale and SKU."""
         goods = [["product.type", "=", "goods"]]
         found = self._screen.rows("sale.line", goods, "sale", "product.code", "quantity")
         return _items((row["sale"], row["product."]["code"], Decimal(str(row["quantity"]))) for row in found)
@@ -226,7 +227,7 @@ class OfTryton:
 
 
 def _key(external: str) -> Key:
-    """`shop/order/17/1`: of the first order under the key 17."""
+    """`shop/order/17/1` is the key of order 17."""
     _, kind, key, _ = external.split("/")
     return _OURS[kind], key
 

@@ -1,4 +1,4 @@
-"""Buyers and staff of the sample shop, who do what a history says; what orders come to by it is noted."""
+"""Buyers and staff of the sample shop, who do what a history says. What an order comes to by each act is noted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SELECT c.id FROM customers c JOIN customers own ON own.id = %s
 
 
 class HistoriesShop:
-    """Each act is a transaction of its own."""
+    """Plays acts in the shop, each in one transaction."""
 
     def __init__(self, dsn: str, seed: int, book: Book) -> None:
         self._random = random.Random(f"{seed}/shop")
@@ -38,11 +38,11 @@ class HistoriesShop:
         self._book = book
 
     def close(self) -> None:
-        """Leaves the database."""
+        """Closes the connection."""
         self._connection.close()
 
     def does(self, name: str, history: History) -> None:
-        """One act; one that does not fit any more (nothing is left to return) is nothing."""
+        """Does one act. An act that is no longer possible (nothing is left to return) does nothing."""
         with self._connection as connection, connection.cursor() as cursor:
             if name == "buy":
                 history.order = self._checkout.place(cursor)
@@ -85,7 +85,7 @@ class HistoriesShop:
             self._staff.receive_return(cursor, history.received[-1])
 
     def _merge(self, cursor: Any, order: int) -> None:
-        """Two accounts were one person's: all orders go to the other, and this one is no more."""
+        """Merges the buyer's account into another: all its orders move there, and the account is deleted."""
         cursor.execute("SELECT customer_id FROM orders WHERE id = %s", (order,))
         (customer,) = cursor.fetchone()
         cursor.execute(_ANOTHER, (customer, self._random.randrange(3)))

@@ -73,7 +73,7 @@ class Outage:
 
     def __init__(self, folder: Path, server: Postgres, kafka: Kafka, prefix: str, batch: int, patient: bool) -> None:
         self._patient = patient
-        # Workers run in parallel, and an order whose buyer another one has comes a moment later.
+        # Workers run in parallel: an order comes a moment later if another worker has its buyer.
         self._places = WORKERS * batch * 5
         self._ledger = f"ordertap_{prefix}"
         self._shop_url, self._middle, self._erp_url = (

@@ -44,7 +44,7 @@ class Result:
 
 
 class Round:
-    """One shop with two copies of capture, one of which leads."""
+    """One shop with two capture processes, one of which leads."""
 
     def __init__(self, shop: Shop, chance: random.Random, say: Callable[[str], None]) -> None:
         self.shop = shop
@@ -87,7 +87,7 @@ class Round:
         return self._drained() or self._wrong()
 
     def _drained(self) -> str:
-        """Waits until Kafka has everything, and stops all copies. Returns why that fails, if it does."""
+        """Waits until Kafka has everything, and stops all processes. Returns why that fails, if it does."""
         try:
             return self._waited(self.shop.log_end())
         finally:
@@ -113,7 +113,7 @@ class Round:
     def _position(self, last: dict[str, Any] | None) -> dict[str, Any] | None:
         try:
             return self.shop.position(settled=False)
-        except UnavailableError:  # of a broker that was just started
+        except UnavailableError:  # the broker was just started
             return last
 
     def _reached(self, end: int) -> bool:
@@ -143,7 +143,7 @@ class Round:
         return ""
 
     def _revive(self) -> None:
-        """Restarts a copy that found broker or shop away at its start, as a container's restart policy would."""
+        """Restarts a process that did not reach broker or shop at its start, as a container's restart policy would."""
         for copy in self._copies:
             if copy.ended() == ExitCode.UNAVAILABLE:
                 copy.start()
@@ -152,27 +152,27 @@ class Round:
         return self._chance.choice(self._copies)
 
     def kill(self) -> None:
-        """kill -9 of one copy, leader or not."""
+        """kill -9 of one process, leader or not."""
         copy = self._one()
         copy.kill()
         time.sleep(self._chance.choice((0, 0.5, 2)))
         copy.start()
 
     def kill_both(self) -> None:
-        """kill -9 of all copies: nobody is left to take over."""
+        """kill -9 of all processes: nobody is left to take over."""
         for copy in self._copies:
             copy.kill()
         for copy in self._copies:
             copy.start()
 
     def stop(self) -> None:
-        """Stops and starts a copy, as a container."""
+        """Stops and starts a process, as a container would."""
         copy = self._one()
         copy.stop()
         copy.start()
 
     def zombie(self) -> None:
-        """Freezes a copy, cuts its connections, and wakes it when another may lead."""
+        """Freezes a process, cuts its connections, and wakes it when another may lead."""
         copy = self._one()
         os.kill(copy.pid, signal.SIGSTOP)
         try:

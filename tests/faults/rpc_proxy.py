@@ -1,7 +1,6 @@
-"""An HTTP proxy before a server of JSON-RPC, which does to single calls through it what networks do.
+"""An HTTP proxy before a JSON-RPC server. It does to single calls what networks do.
 
-A call that writes is one whose method does not only read, nor only opens or closes a wizard; it alone meets the next
-`Fault`.
+Only calls that write meet the next `Fault`. Reads pass, and so does opening or closing a wizard.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Literal, NamedTuple, Self
 
 Fault = Literal["cut", "lost", "late", "twice", "again", "rest"]
-"""`cut`: the call never arrives. `lost`: it is done, and nobody hears of it. `late`: its sender has given up, and it
-arrives when the test says so (`settled`). `twice`: it arrives twice, and the second answer is heard; `again`: and the
-first one is. `rest`: HTTP 429 in place of an answer."""
+"""`cut`: the call never arrives. `lost`: it is done, but the answer is lost. `late`: its sender gives up, and it
+arrives when the test calls `settled`. `twice`: it arrives twice, and the second answer is returned. `again`: the same,
+and the first answer is returned. `rest`: the answer is HTTP 429."""
 
-REST: Final = "3"  # seconds, of the header Retry-After
+REST: Final = "3"  # seconds, in the header Retry-After
 
 
 class _Answer(NamedTuple):
@@ -27,8 +26,8 @@ class _Answer(NamedTuple):
 
 
 class RpcProxy:
-    """`faults` are taken from the front, one for each call that writes (None: it passes); `calls` are their methods as
-    they came by. `on_call` is called before such a call is passed on, and `on_done` before its answer is."""
+    """`faults` are used up from the front, one for each call that writes (None: it passes). `calls` are the methods of
+    these calls in order. `on_call` is called before such a call is passed on, `on_done` before its answer is."""
 
     def __init__(self, server: str, reads: Collection[str]) -> None:
         self.faults: list[Fault | None] = []
@@ -52,7 +51,7 @@ class RpcProxy:
         self._listens.server_close()
 
     def settled(self) -> None:
-        """Lets late calls arrive, and waits until they are over."""
+        """Lets late calls arrive, and waits until they have ended."""
         self._may_arrive.set()
         for thread in list(self._under_way):
             thread.join()
@@ -79,12 +78,12 @@ class RpcProxy:
                 self.wfile.write(answer.content)
 
             def log_message(self, *_: Any) -> None:
-                """Says nothing."""
+                """Keeps the server from logging."""
 
         return Handler
 
     def _answer(self, path: str, body: bytes, headers: dict[str, str]) -> _Answer | None:
-        """None: the connection ends."""
+        """The answer; None to drop the connection."""
         method = str(json.loads(body)["method"])
         name = method.rpartition(".")[2]
         if name in self._reads or (method.startswith("wizard.") and name != "execute"):
@@ -96,7 +95,7 @@ class RpcProxy:
         return answer
 
     def _met(self, path: str, body: bytes, headers: dict[str, str]) -> _Answer | None:
-        """By what the next fault makes of it."""
+        """The answer that the next fault leaves of it."""
         match self.faults.pop(0) if self.faults else None:
             case "cut":
                 return None
@@ -138,4 +137,4 @@ class RpcProxy:
 
 
 def _nothing(_: str) -> None:
-    """Is done."""
+    """Does nothing."""

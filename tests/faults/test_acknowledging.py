@@ -70,7 +70,7 @@ def _older_commits_while_kafka_hangs(shop: Shop, first: int) -> None:
         time.sleep(0.5)  # A is read
         with standing_still(shop.capture):
             older.commit()
-            time.sleep(3.4)  # more than half of its patience, and less than all from our last word on
+            time.sleep(3.4)  # more than half of its patience, but less than all of it, since our last word
         seen = _watched(shop, 2.5)
         assert max(seen) < ends_a, f"the server may forget A and {max(seen) - ends_a} bytes more"
 
@@ -107,7 +107,7 @@ def _orders_while_kafka_hangs(shop: Shop, first: int) -> None:
 
 
 def test_no_read_finds_psycopg2_ready_to_acknowledge_what_waits(shop: Shop) -> None:
-    """With rows of an older transaction, and Relation messages of tables that change, whose data_start is 0."""
+    """Includes rows of an older transaction, and Relation messages of changed tables, whose data_start is 0."""
     shop.configure(linger_ms=50)
     watched = shop.copy("watched", "tests.faults.broken", ("-X", "fault=watched:0"))
     watched.start()

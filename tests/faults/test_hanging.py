@@ -39,7 +39,7 @@ def restart(kafka: Kafka, topics: list[str]) -> list[str]:
     hang."""
     kafka.kill()
     kafka.start()
-    time.sleep(15)  # as long as it may still end them
+    time.sleep(15)  # it may still end them in this time
     cluster = Cluster(kafka.bootstrap_servers, {})
     return [topic for topic in topics if _hangs(cluster, topic)]
 

@@ -1,4 +1,5 @@
-"""Lives of orders with a clerk beside them, by the real chain into both ERPs: nothing lost, double or other money."""
+"""Lives of orders with a clerk beside them, through the real chain into both ERPs. Nothing is lost, double, or of
+another amount."""
 
 from __future__ import annotations
 
@@ -30,6 +31,6 @@ def test_histories_on_the_reference_erp(postgres: Postgres, kafka: Kafka, prefix
 
 @pytest.mark.usefixtures("tryton_environment")
 def test_histories_on_a_real_tryton(postgres: Postgres, kafka: Kafka, prefix: str, tmp_path: Path) -> None:
-    """Of its own: its sums are of all that is in it."""
+    """It has a Tryton of its own, because its sums cover everything in it."""
     with Tryton(tmp_path / "tryton", postgres, lambda _: None, database=f"{prefix}_tryton") as server:
         _play(tmp_path, postgres, kafka, prefix, RealTryton(server, prefix), ON_TRYTON)

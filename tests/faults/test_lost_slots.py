@@ -24,7 +24,7 @@ SETTINGS = {"fsync": "off", "max_wal_size": "64MB", "min_wal_size": "32MB", "log
 def shop(
     request: pytest.FixtureRequest, parts_folder: Path, kafka: Kafka, prefix: str, tmp_path: Path
 ) -> Iterator[Shop]:
-    """On a server of its own, whose limits are changed; of PostgreSQL 18 if not parametrised."""
+    """A server of its own, because its limits are changed; PostgreSQL 18 if not parametrised."""
     with Postgres(parts_folder / f"lost-{prefix}", getattr(request, "param", 18), SETTINGS) as server:
         server.psql("CREATE DATABASE lost")
         with open_shop(server, kafka, server.dsn("lost"), prefix, tmp_path) as made:

@@ -66,7 +66,7 @@ def test_capture_goes_on_with_the_promoted_standby(
             _until(lambda: shop.log_end() > ended + 1000, "no heartbeats that the standby never gets")
             beat = shop.position()["heartbeat"]
             primary.kill()
-            standby.port = primary.port  # as an address does that is moved
+            standby.port = primary.port  # like an address that is moved
             standby.start()
             standby.psql("SELECT pg_promote()")
             shop.order(81, 120)

@@ -170,7 +170,7 @@ def test_a_slot_that_was_moved_under_a_running_capture_stops_it_and_repair_mends
     try:
         shop.order(21, 40)
         before = shop.log_end()
-        shop.until(lambda: shop.log_end() > before + 1000)  # heartbeats of which the next one is no successor
+        shop.until(lambda: shop.log_end() > before + 1000)  # heartbeats that the next one does not follow
         os.kill(shop.capture.pid, signal.SIGSTOP)
         shop.end_backends("walsender")
     finally:

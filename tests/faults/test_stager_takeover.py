@@ -126,7 +126,7 @@ def test_v1_another_copy_stages_within_fifteen_seconds_of_a_stop_and_the_old_one
     for _ in range(3):
         pair.stages()
     assert pair.leads() == new  # it was not taken back
-    assert pair.leader.log.read_text().count("this copy stages") == 1
+    assert pair.leader.log.read_text().count("this process stages") == 1
     until(lambda: _committed(pair) > committed, "the new one's offsets move on")
     _staged_once(pair)
     pair.standby.kill()

@@ -1,4 +1,4 @@
-"""What a clerk types, or another worker does, between two calls of one step: nothing of it is written over."""
+"""What a clerk types, or another worker does, between two calls of one step is not overwritten."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VALIDATE = "model.sale.amendment.validate_amendment"
 
 @pytest.fixture
 def sink_at(tryton_place: TrytonTarget, tryton_proxy: RpcProxy) -> Callable[[Milestone], Sink]:
-    """A sink whose calls go through the proxy, and an order that stands at a milestone."""
+    """A sink whose calls go through the proxy, with an order at a milestone."""
 
     def made(at: Milestone) -> Sink:
         sink = Sink(tryton_place.adapter(url=tryton_proxy.url, orders={"goal": GOALS[at]}))
@@ -42,7 +42,7 @@ def amend(sink: Sink) -> Step:
 
 
 def once(proxy: RpcProxy, moment: str, number: int, does: Callable[[], object]) -> None:
-    """Does something before the call that writes with this number arrives, or after it is done and before it is
+    """Does something before the writing call with this number arrives, or after it is done and before it is
     answered."""
 
     def at(_: str) -> None:
@@ -53,7 +53,7 @@ def once(proxy: RpcProxy, moment: str, number: int, does: Callable[[], object]) 
 
 
 def remarks(clerk: Screen) -> Callable[[], None]:
-    """Types something of his own into the comment, above our line."""
+    """Types a remark into the comment, above our line."""
 
     def does() -> None:
         (row,) = clerk.rows("sale.sale", [], "comment")
@@ -89,7 +89,7 @@ def test_a_remark_stays(
     number: int,
     calls: list[str],
 ) -> None:
-    """The shop owns none of it, and our line beside it is written all the same."""
+    """The shop does not own the remark. Our line is written beside it all the same."""
     sink = sink_at(at)
     once(tryton_proxy, moment, number, remarks(tryton_clerk))
     (result,) = sink.apply(amend(sink))
@@ -111,7 +111,7 @@ def test_a_value_of_the_shops_that_is_changed_beside_our_slip_is_held(
     moment: str,
     number: int,
 ) -> None:
-    """The slip says nothing of how the order was paid: who changed that was not we."""
+    """The slip does not change how the order was paid, so somebody else has changed it."""
     sink = sink_at(Milestone.PROCESSING)
     once(tryton_proxy, moment, number, lambda: tryton_place.clerk.edits(ORDER, "payment_means", "cash"))
     (result,) = sink.apply(amend(sink))
@@ -121,7 +121,7 @@ def test_a_value_of_the_shops_that_is_changed_beside_our_slip_is_held(
 
 
 def _is_held(sink: Sink) -> None:
-    """The step that is planned anew leaves the clerk's value, which is held beside it."""
+    """The newly planned step leaves the clerk's value, which is held."""
     anew = replace(sink.planned(ORDER, CHEAPER_LINE, SALE), key=3)
     assert anew.noted is not None
     assert sink.done(anew).record.fields["payment_means"] == "cash"
@@ -131,7 +131,7 @@ def _is_held(sink: Sink) -> None:
 def test_a_value_that_is_changed_after_a_lost_call_is_held(
     tryton_place: TrytonTarget, sink_at: Callable[[Milestone], Sink], tryton_proxy: RpcProxy
 ) -> None:
-    """Our slip is validated, and nobody wrote the comment: what is there of the payment is the clerk's."""
+    """Our slip is validated, and we have not written the comment yet: a changed payment in it is the clerk's."""
     sink = sink_at(Milestone.PROCESSING)
     wanted = amend(sink)
     tryton_proxy.faults[:] = [None, None, "cut"]
@@ -145,7 +145,7 @@ def test_a_value_that_is_changed_after_a_lost_call_is_held(
 def test_a_remark_that_is_typed_after_a_lost_call_stays(
     sink_at: Callable[[Milestone], Sink], tryton_proxy: RpcProxy, tryton_clerk: Screen
 ) -> None:
-    """The step goes on, for nothing of the shop's was changed."""
+    """The step continues, because nothing of the shop's was changed."""
     sink = sink_at(Milestone.PROCESSING)
     wanted = amend(sink)
     tryton_proxy.faults[:] = [None, None, "cut"]
@@ -160,7 +160,7 @@ def test_a_remark_that_is_typed_after_a_lost_call_stays(
 def test_a_later_step_of_another_worker_is_not_written_over(
     tryton_place: TrytonTarget, sink_at: Callable[[Milestone], Sink], tryton_proxy: RpcProxy
 ) -> None:
-    """A worker that was frozen finds that the next step was done by another: that is no call of its own."""
+    """A worker that was frozen finds the next step done by another, and does not take it for its own call."""
     sink, other = sink_at(Milestone.DRAFT), Sink(tryton_place.adapter())
     wanted = amend(sink)
     later = replace(wanted, want=FEWER, key=3)

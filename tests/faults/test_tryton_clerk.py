@@ -1,4 +1,4 @@
-"""A clerk beside the sink in a real Tryton: whatever he does ends in agreement, or in a hold that a person can end."""
+"""A clerk beside the sink in a real Tryton: whatever they do ends in agreement, or in a hold that a person can end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NEXT_STEPS: Final = "SELECT next_step FROM ordertap_shop.document WHERE state = 
 
 @dataclass
 class Office:
-    """Where both are at work."""
+    """Tryton, with the sink and the clerk at work in it."""
 
     place: TrytonTarget
     screen: Screen
@@ -44,21 +44,21 @@ class Office:
 
     @property
     def id(self) -> int:
-        """Tryton's own of the order."""
+        """Tryton's id of the order."""
         (row,) = self.screen.rows("sale.sale", [["web_id", "=", SALE.external]])
         return int(row["id"])
 
     def backs(self) -> list[int]:
-        """Sales that were made of it."""
+        """Ids of the sales made from the order."""
         return [row["id"] for row in self.screen.rows("sale.sale", [["origin", "=", f"sale.sale,{self.id}"]])]
 
     def deletes(self, *sales: int) -> None:
-        """As a clerk throws a draft away."""
+        """Cancels and deletes drafts, as a clerk does."""
         self.screen("sale.sale", "cancel", [*sales])
         self.screen("sale.sale", "delete", [*sales])
 
     def shop_has(self, statement: str, *refs: DocumentRef) -> None:
-        """The shop changes, and the sink looks."""
+        """Changes the shop, and lets the sink look."""
         change(self.middle, statement)
         mark(self.middle, *refs)
         drain(self.worker)
@@ -68,11 +68,11 @@ Does = Callable[[Office], object]
 
 
 def _nothing(_: Office) -> None:
-    """Is needed."""
+    """Does nothing."""
 
 
 def _again(ref: DocumentRef, first: Does = _nothing) -> Does:
-    """What was wrong is mended, and the sink looks once more."""
+    """Lets the sink look once more, after `first` has mended what was wrong."""
 
     def way_out(office: Office) -> None:
         first(office)
@@ -90,8 +90,9 @@ def _released(ref: DocumentRef) -> Does:
 
 
 class Act(NamedTuple):
-    """does: of the clerk. shop: what changes there meanwhile, of which documents. reason: of the hold that it comes to,
-    "" for none; way_out ends it. gross, of, state: what Tryton's order comes to in the end, None: it is gone."""
+    """does: what the clerk does. shop: what changes in the shop meanwhile. of: the documents that it changes. reason:
+    of the hold it comes to, "" for none. way_out: ends the hold. gross, then: amount and milestone of Tryton's order in
+    the end; gross None: it is gone. at: its milestone before."""
 
     does: Does
     shop: str = CHEAPER
@@ -116,12 +117,12 @@ def _copies(office: Office) -> None:
 
 
 def _comes_back(office: Office) -> None:
-    """The wizard's draft, of all of it."""
+    """Takes back everything with the wizard, which makes a draft."""
     office.screen.wizard("sale.return_sale", [("return_", {})], "sale.sale", office.id)
 
 
 def _credits(office: Office) -> None:
-    """The invoice as a whole, by the wizard: a draft that hangs on no order."""
+    """Credits the whole invoice with the wizard, which makes a draft that refers to no order."""
     office.place.clerk.sets(SALE, Milestone.INVOICED)
     (invoice,) = office.screen.row("sale.sale", office.id, "invoices")["invoices"]
     start: dict[str, Any] = {"with_refund": False, "invoice_date": None}
@@ -207,7 +208,7 @@ _GOALS: Final = {Milestone.DRAFT: "draft", QUOTED: "quotation", Milestone.PROCES
 
 
 def _ends(office: Office, act: Act) -> None:
-    """In Tryton."""
+    """Checks what Tryton has in the end."""
     seen = office.erp.observe([SALE]).get(SALE)
     if act.gross is None:
         assert seen is None
@@ -219,7 +220,7 @@ def _ends(office: Office, act: Act) -> None:
 
 
 def _credits_both(screen: Screen) -> None:
-    """One credit note for a piece of each order: of lines of two invoices."""
+    """Makes one credit note for a piece of each order, from lines of two invoices."""
     (first, *_) = invoices = screen.rows(
         "account.invoice", [], "party", "invoice_address", "account", "journal", "lines"
     )
@@ -241,7 +242,7 @@ def _credits_both(screen: Screen) -> None:
 def test_of_a_credit_note_for_two_orders_each_counts_its_share(
     tryton_place: TrytonTarget, tryton_clerk: Screen, middle: Connection, profile_path: str
 ) -> None:
-    """It had counted in full for both, and a refund of what was left was held."""
+    """It once counted in full for both orders, and a refund of what was left was held."""
     erp = tryton_place.adapter(orders={"goal": "processing"})
     office = Office(tryton_place, tryton_clerk, middle, worker(middle, profile_path, erp), erp)
     orders(middle, 2)

@@ -1,4 +1,4 @@
-"""Tryton among people and networks: what its calls meet between two of ours."""
+"""Tryton among people and networks: what happens to its calls, and between them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.faults.rpc_proxy import Fault, RpcProxy
 ORDER = REF["order"]
 PROCESSING = Milestone.PROCESSING
 ALL_THE_WAY = {"goal": "processing"}
-# What is there before, up to what; what is wanted; how many calls of it write.
+# Documents that are there before; the milestone; what is wanted; how many writing calls it takes.
 STEPS: dict[str, tuple[tuple[Kind, ...], Milestone, ErpRecord, int]] = {
     "create order": (("customer",), PROCESSING, SALE, 4),
     "amend order": (("customer", "order"), PROCESSING, CHEAPER_LINE, 3),
@@ -68,14 +68,14 @@ def _wanted(sink: Sink, name: str) -> Step:
 def test_each_call_of_a_step_may_be_cut_lost_or_late(
     tryton_place: TrytonTarget, tryton_proxy: RpcProxy, tryton_clerk: Screen, name: str, fault: Fault
 ) -> None:
-    """One call after the other meets the fault, until the step is done: by what Tryton says of it, as the sink does.
-    `late`: after a look that found nothing of it, as of a sink that did not wait."""
+    """One call after the other meets the fault until the step is done, going by what Tryton says of the step, as the
+    sink does. A `late` call arrives after a look that did not find it, as for a sink that did not wait."""
     clean, faulty = Sink(tryton_place.adapter()), Sink(tryton_place.adapter(url=tryton_proxy.url, orders=ALL_THE_WAY))
     _stands(clean, *STEPS[name][:2])
     wanted = todo = _wanted(faulty, name)
     met = 0
     for _ in range(2 * STEPS[name][3] + 2):
-        # The call that was cut before gets through now, and the next one does not.
+        # The call that was cut before gets through now, and the next one is cut.
         tryton_proxy.faults[:] = [None, fault] if fault == "cut" and met else [fault]
         (result,) = faulty.apply(todo)
         met += not tryton_proxy.faults
@@ -96,7 +96,7 @@ def test_each_call_of_a_step_may_be_cut_lost_or_late(
 def test_each_call_of_a_step_may_arrive_twice(
     tryton_place: TrytonTarget, tryton_proxy: RpcProxy, tryton_clerk: Screen, name: str
 ) -> None:
-    """Of each the second answer is heard, which refuses what has been done already: that is no conflict."""
+    """The answer is the second call's, which Tryton refuses because it was done already. That is no conflict."""
     clean, faulty = Sink(tryton_place.adapter()), Sink(tryton_place.adapter(url=tryton_proxy.url, orders=ALL_THE_WAY))
     _stands(clean, *STEPS[name][:2])
     wanted = _wanted(faulty, name)
@@ -109,7 +109,8 @@ def test_each_call_of_a_step_may_arrive_twice(
 def test_a_price_of_a_call_that_arrives_once_more_is_in_the_list_once(
     tryton_place: TrytonTarget, tryton_proxy: RpcProxy, tryton_clerk: Screen
 ) -> None:
-    """The first answer is heard. Nothing in Tryton refuses the second line, which would stay when the price goes."""
+    """The answer is the first call's. Nothing in Tryton refuses the second line, which would stay when the price
+    ends."""
     sink = Sink(tryton_place.adapter(url=tryton_proxy.url))
     tryton_proxy.faults[:] = ["again"]
     sink.done(create(PRICE, REF["price"]))
@@ -121,7 +122,7 @@ def test_a_price_of_a_call_that_arrives_once_more_is_in_the_list_once(
 
 
 def _is_there_once(sink: Sink, clerk: Screen, wanted: Step) -> None:
-    """As it is wanted, and nothing twice that came of it."""
+    """The document is as wanted, and nothing that came of it is there twice."""
     seen = sink.see(wanted.ref)
     assert (seen.milestone is Milestone.CANCELLED) == (wanted.verb == "cancel")
     assert wanted.verb == "cancel" or not_kept(wanted.want, seen.record) == ""
@@ -133,7 +134,7 @@ def _is_there_once(sink: Sink, clerk: Screen, wanted: Step) -> None:
 
 
 def test_two_who_do_the_same_step_at_the_same_time_do_it_once(tryton_place: TrytonTarget, tryton_clerk: Screen) -> None:
-    """Each of their calls waits for the other's: what the one is refused, the other has done."""
+    """Each call of one waits for a call of the other. What one is refused, the other has done."""
     two = [Sink(tryton_place.adapter(orders=ALL_THE_WAY)) for _ in range(2)]
     two[0].seed("customer")
     wanted = replace(create(SALE, ORDER), goal=PROCESSING)
@@ -141,7 +142,7 @@ def test_two_who_do_the_same_step_at_the_same_time_do_it_once(tryton_place: Tryt
     met: list[int] = []
 
     def together(moment: Moment) -> None:
-        """Where the one has no call more, the other goes on alone after a while."""
+        """When one has no more calls, the other goes on alone after a while."""
         if moment == "before":
             with suppress(threading.BrokenBarrierError):
                 met.append(at_once.wait(5 if met else 60))
@@ -158,7 +159,7 @@ def test_two_who_do_the_same_step_at_the_same_time_do_it_once(tryton_place: Tryt
 def test_a_clerk_who_presses_a_button_before_ours_leaves_the_order_that_we_made_ours(
     tryton_place: TrytonTarget,
 ) -> None:
-    """A create that came to a draft and no further is told as that: the ledger must know of the draft."""
+    """If a create stops at a draft, its result says so: the ledger must know of the draft."""
     sink = Sink(tryton_place.adapter(orders=ALL_THE_WAY))
     sink.seed("customer")
     seen: list[str] = []
@@ -179,7 +180,7 @@ def test_a_clerk_who_presses_a_button_before_ours_leaves_the_order_that_we_made_
 def test_a_clerk_who_amends_after_our_slip_is_not_written_over(
     tryton_place: TrytonTarget, tryton_proxy: RpcProxy
 ) -> None:
-    """Our amendment was validated, and its note not written yet: what he did since is his."""
+    """Our amendment was validated, and the notes were not written yet. What the clerk changed since is theirs."""
     sink = Sink(tryton_place.adapter(orders=ALL_THE_WAY, url=tryton_proxy.url))
     _stands(sink, ("customer", "order"), PROCESSING)
     wanted = step("amend", ORDER, CHEAPER_LINE, sink.see(ORDER), 2)
@@ -209,7 +210,7 @@ def test_a_rate_limit_asks_for_a_rest_and_holds_nothing(tryton_place: TrytonTarg
 def test_trytons_own_limit_of_log_ins_is_a_rest_and_no_wrong_password(
     tryton_place: TrytonTarget, tryton_data: TrytonData
 ) -> None:
-    """Somebody has tried passwords of our user: Tryton lets nobody of that name in for a while."""
+    """Somebody has tried passwords for our user, so Tryton refuses every log-in of that name for a while."""
     tryton_data.run(
         "INSERT INTO res_user_login_attempt (create_date, login, ip_address, ip_network)"
         " SELECT now(), %s, '192.0.2.1', '192.0.2.0/24' FROM generate_series(1, 9)",
@@ -230,7 +231,7 @@ def test_trytons_own_limit_of_log_ins_is_a_rest_and_no_wrong_password(
 def test_a_right_that_the_user_has_not_stops_and_is_named(
     tryton_place: TrytonTarget, name: str, group: str, named: str
 ) -> None:
-    """It would be the same for each document: none is held for it."""
+    """Every document would be refused alike, so none is held for it."""
     sink = Sink(tryton_place.adapter(orders=ALL_THE_WAY))
     _stands(sink, *STEPS[name][:2])
     wanted = _wanted(sink, name)

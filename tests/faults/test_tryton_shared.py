@@ -60,7 +60,7 @@ def _worker(middle: Connection, shop: str, profile_path: str, erp: Erp) -> Worke
 
 
 def _orders(erp: Erp) -> list[str]:
-    """And what comes of them: a page is of one kind."""
+    """Keys of all sales, page by page: a page has one kind."""
     found: list[str] = []
     after: str | None = ""
     while after is not None:
@@ -72,7 +72,7 @@ def _orders(erp: Erp) -> list[str]:
 def test_two_middle_layers_each_have_their_own(
     tryton_place: TrytonTarget, admin: Screen, middle: Connection, second: Connection, profile_path: str
 ) -> None:
-    """The same numbers in both shops: by their web shops, and by the prefix of their buyers' numbers."""
+    """Both shops have the same numbers. Web shops tell the orders apart, and the prefix the buyers."""
     _second_web_shop(admin, "Second")
     erps = {"shop": tryton_place.adapter(), "second": tryton_place.adapter(web_shop="Second")}
     layers = {"shop": middle, "second": second}
@@ -99,7 +99,7 @@ def test_two_middle_layers_each_have_their_own(
 def test_a_second_layer_that_gives_a_buyers_number_again_is_held_by_name(
     tryton_place: TrytonTarget, admin: Screen
 ) -> None:
-    """Nobody has set its prefix."""
+    """The second shop has no prefix of its own."""
     _second_web_shop(admin, "Second")
     first, other = Sink(tryton_place.adapter()), Sink(tryton_place.adapter(web_shop="Second"))
     first.seed("customer", "order")
@@ -125,7 +125,8 @@ def test_what_a_person_typed_in_is_seen_by_both_and_what_another_web_shop_has_by
 
 @contextmanager
 def _second_company(tryton: Tryton, admin: Screen) -> Iterator[Screen]:
-    """Founded by the administrator, who works in it meanwhile; ordertap's user may work in both, and sees both."""
+    """A second company. Its founder, the administrator, works in it meanwhile; ordertap's user may work in both, and
+    sees both."""
     (euro,) = admin.rows("currency.currency", [["code", "=", "EUR"]])
     (party,) = admin("party.party", "create", [{"name": "Second Ltd"}])
     (company,) = admin("company.company", "create", [{"party": party, "currency": euro["id"]}])
@@ -142,7 +143,7 @@ def _second_company(tryton: Tryton, admin: Screen) -> Iterator[Screen]:
 
 
 def _with_a_web_shop_and_a_tax(founder: Screen, first: dict[str, Any]) -> None:
-    """So that orders come as far as a quotation."""
+    """Makes what orders need to become quotations."""
     (type_,) = founder("account.account.type", "create", [{"name": "Taxes", "statement": "balance"}])
     (account,) = founder("account.account", "create", [{"name": "Taxes", "type": type_}])
     tax = {"name": "VAT 19 %", "description": "VAT 19 %", "type": "percentage", "rate": Decimal("0.19"),
@@ -153,7 +154,7 @@ def _with_a_web_shop_and_a_tax(founder: Screen, first: dict[str, Any]) -> None:
 
 
 def test_two_companies_each_have_their_own(tryton_place: TrytonTarget, tryton: Tryton, admin: Screen) -> None:
-    """Ordertap's user sees both."""
+    """Here ordertap's user sees both companies."""
     (shop,) = admin.rows("web.shop", [["name", "=", provision.SHOP]], "guest_party", "warehouses")
     with _second_company(tryton, admin) as founder:
         _with_a_web_shop_and_a_tax(founder, shop)

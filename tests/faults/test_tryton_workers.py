@@ -1,4 +1,4 @@
-"""Several workers on one Tryton, and a Tryton that goes away in the middle of a batch or asks for a rest."""
+"""Several workers on one Tryton, and a Tryton that stops in the middle of a batch or asks for a rest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALL_THE_WAY = {"goal": "processing"}
 
 @pytest.fixture
 def other(database: str, middle: Connection) -> Iterator[Connection]:
-    """Of another process."""
+    """A connection as of another process."""
     with closing(connect(database, "ordertap_shop")) as connection:
         yield connection
 
@@ -42,7 +42,8 @@ def test_what_a_worker_sends_late_meets_what_another_has_done_since(
     tryton_place: TrytonTarget, tryton_proxy: RpcProxy, tryton_clerk: Screen, middle: Connection, other: Connection,
     profile_path: str, moment: str,
 ) -> None:  # fmt: skip
-    """Its lease is over while its call stands still before Tryton; the other one does all; then the call goes on."""
+    """A worker's call is stopped before Tryton until its lease has ended and the other has done everything. Then the
+    call goes on."""
     orders(middle, ORDERS)
     stands, goes_on = threading.Event(), threading.Event()
 
@@ -77,7 +78,7 @@ def test_a_tryton_that_is_restarted_in_the_middle_of_a_batch(
     tryton_place: TrytonTarget, tryton_proxy: RpcProxy, tryton_clerk: Screen, tryton: Tryton, middle: Connection,
     other: Connection, profile_path: str, when: str, moment: str,
 ) -> None:  # fmt: skip
-    """Its answer is lost with it, or its call has not arrived."""
+    """Tryton stops before a call arrives, or after doing it and before the answer."""
     orders(middle, ORDERS)
     killed: list[str] = []
 
@@ -106,8 +107,8 @@ def test_a_tryton_that_is_restarted_in_the_middle_of_a_batch(
 def test_a_draft_that_a_clerk_has_edited_before_we_knew_of_it_is_known_as_ours(
     tryton_place: TrytonTarget, tryton_proxy: RpcProxy, middle: Connection, profile_path: str, cancelled: bool
 ) -> None:
-    """The create came to a draft, and its next call was lost. It had been held as unknown to the ledger, and the shop's
-    cancellation with it."""
+    """The create came to a draft, and its next call was lost. The draft was once held as unknown to the ledger, and the
+    shop's cancellation with it."""
     erp, sale = tryton_place.adapter(url=tryton_proxy.url, orders=ALL_THE_WAY), ErpRef("order", "shop/order/1/1")
     only = worker(middle, profile_path, erp)
     _cut_before_the_first_button(tryton_proxy)
@@ -134,7 +135,7 @@ QUOTE = "model.sale.sale.quote"
 
 
 def _cut_before_the_first_button(proxy: RpcProxy) -> None:
-    """Once."""
+    """Cuts the first call of it, once."""
 
     def cut(method: str) -> None:
         if method == QUOTE and proxy.calls.count(QUOTE) == 1:
@@ -146,11 +147,11 @@ def _cut_before_the_first_button(proxy: RpcProxy) -> None:
 def test_a_tryton_that_asks_for_a_rest_again_and_again_gets_all_and_nothing_is_held(
     tryton_place: TrytonTarget, tryton_proxy: RpcProxy, tryton_clerk: Screen, middle: Connection, profile_path: str
 ) -> None:
-    """After each call that it takes."""
+    """Tryton asks for a rest after each call that it takes."""
     orders(middle, ORDERS)
     only = worker(middle, profile_path, tryton_place.adapter(url=tryton_proxy.url, orders=ALL_THE_WAY))
     tryton_proxy.faults[:] = ["rest", None] * 20
-    for _ in range(4):  # one of the buyer, and three of the orders
+    for _ in range(4):  # one for the buyer, three for the orders
         with pytest.raises(SlowDownError) as rest:
             drain(only)
         assert rest.value.seconds == 3

@@ -1,4 +1,4 @@
-"""The sink's workers on a real Tryton: what is staged goes through ledger and planner, and arrives there."""
+"""The sink's workers on a real Tryton: staged rows go through ledger and planner, and arrive there."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NOT_DONE = "SELECT type, key, state, reason FROM ordertap_shop.document WHERE st
 def worker(
     connection: Connection, profile_path: str, erp: Erp, owner: str = "w1", goal: Milestone = Milestone.PROCESSING
 ) -> Worker:
-    """Of a process of its own."""
+    """A worker as of another process."""
     rules = Rules("shop", Policy("shop", goal=goal), apply=True, settle_seconds=0)
     return Worker(connection, load_profile(profile_path), erp, rules, owner)
 
 
 def orders(middle: Connection, count: int) -> None:
-    """So many of one buyer, and all of them marked."""
+    """Orders 2 to `count` of one buyer; marks them, and order 1."""
     change(
         middle,
         "INSERT INTO orders SELECT n, 'S-' || n, '7', '2026-01-01T10:00Z', 'open', 'A', 2, 11.90"
@@ -37,7 +37,7 @@ def orders(middle: Connection, count: int) -> None:
 
 
 def until_done(middle: Connection, *workers: Worker) -> None:
-    """In turn, until all documents are done; what times there are to wait for have passed."""
+    """Lets the workers step in turn until every document is done; no deadline is waited for."""
     for _ in range(30):
         for one in workers:
             with suppress(RetryError):
@@ -49,7 +49,7 @@ def until_done(middle: Connection, *workers: Worker) -> None:
 
 
 def there_once(erp: Erp, count: int) -> list[Found]:
-    """All orders of `orders`, each once and as the shop has it."""
+    """Checks that each order of `orders` is there once and as in the shop."""
     found = list(erp.page(["order"], "", 100).found)
     assert sorted(one.ref.external for one in found) == sorted(f"shop/order/{n}/1" for n in range(1, count + 1))
     assert {one.observed.milestone for one in found} == {Milestone.PROCESSING}

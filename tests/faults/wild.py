@@ -31,9 +31,9 @@ from tests.proof.history import History
 
 PARKED: Final = "public.memos"
 LARGE: Final = 10_000  # rows of a commit
-REACH_CALL_SECONDS: Final = 10.0  # for a sink to send something
+REACH_CALL_SECONDS: Final = 10.0  # seconds for a sink to send something
 DECIDE_SECONDS: Final = 30.0  # seconds for another to take over what was sent
-REACH_SECONDS: Final = 60.0  # for the copy to come to the shop's end, once the ERP is there
+REACH_SECONDS: Final = 60.0  # seconds for the copy to come to the shop's end, once the ERP is there
 _MEMOS = """
 CREATE TABLE memos (id bigint PRIMARY KEY, memo text);
 INSERT INTO memos SELECT n, 'a' FROM generate_series(1, 9) n;
@@ -47,11 +47,11 @@ class WildDay(Day):
     process is stopped, sometimes longer than any session lasts."""
 
     freezes: tuple[int, ...] = (1, 3, 3, 8, 25)
-    holes: tuple[float, ...] = (1, 4, 12)  # seconds in which the network swallows all
+    holes: tuple[float, ...] = (1, 4, 12)  # seconds in which the network swallows everything
     copies = 2
     fewest_kills = 3
     fewest_stops = fewest_lost = 1
-    fewest_kinds = 4  # of faults
+    fewest_kinds = 4  # kinds of faults
     fewest_prefixes = 10
 
     def __init__(self, folder: Path, server: Postgres, kafka: Kafka, prefix: str, seed: int) -> None:

@@ -97,7 +97,7 @@ class Workload:
 
 
 LETS_GO = "-c lock_timeout=2s"
-"""For DDL: a buyer may have three transactions open, and wait in one while another is waited for."""
+"""For DDL: a buyer may have three transactions open, and wait in one of them for another."""
 
 
 class _Client:
@@ -199,7 +199,7 @@ class _Writer(_Client):
 
     def _move(self, cursor: psycopg2.extensions.cursor, some: int) -> None:
         """Changes a row's key, and back. The log has the large `body` in neither change."""
-        prefilled = -1 - self._number - 10 * self.chance.randint(0, 30)  # which only the snapshot has brought
+        prefilled = -1 - self._number - 10 * self.chance.randint(0, 30)  # only the snapshot has brought this row
         for key in (some, prefilled):
             cursor.execute(
                 "UPDATE items SET id = CASE WHEN id = %s THEN %s ELSE %s END, price = 3 WHERE id IN (%s, %s)",

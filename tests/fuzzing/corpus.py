@@ -36,7 +36,8 @@ class Corpus(NamedTuple):
 
 
 def collect(new_database: Callable[[str], str]) -> Corpus:
-    """Fills two databases, which `new_database` makes by name and gives the address of, and reads what comes."""
+    """Makes two databases with `new_database` (from a name to an address), fills them, and reads what the server
+    sends."""
     some = {name: (TYPES | array_types())[name] for name in _SOME}
     relation, facts, messages, lines, _ = _read(new_database("fuzz_some"), some, _changes)
     every = TYPES | array_types()

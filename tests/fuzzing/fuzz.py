@@ -66,7 +66,7 @@ def fuzz(every: list[Target], inputs: int, seed: int, progress: bool = False) ->
 
 
 def _once_more(target: Target, data: bytes) -> float:
-    """Seconds of an input that was slow: is it by itself, or was it the machine?"""
+    """Seconds of a slow input when it runs again: they tell whether the input or the machine was slow."""
     began = time.thread_time()
     with suppress(*target.errors):
         target.call(data)

@@ -113,7 +113,8 @@ class Compared(NamedTuple):
 
 
 class Ways(NamedTuple):
-    """A table's two ways, and the message of a row of its; `left` has an item for each row that was left to `plain`."""
+    """A table's two ways, and a message of one of its rows; `left` has an item for each row that was left to
+    `plain`."""
 
     compiled: Callable[..., Any]
     plain: Callable[..., Any]
@@ -171,7 +172,7 @@ def _cell(rng: random.Random, one: _Type, odd: float) -> bytes:
 
 
 def outcome(way: Callable[..., Any], *arguments: Any) -> Any:
-    """What comes of it, an error by its class."""
+    """The result of the call, or the class of its error."""
     try:
         return way(*arguments)
     except Exception as error:  # noqa: BLE001  whatever it is, the other way must end in the same
@@ -179,7 +180,7 @@ def outcome(way: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def compare(rows: int, seed: int, progress: bool = False) -> Compared:
-    """So many rows by both ways, half of the messages broken."""
+    """Writes this many rows both ways; half of the messages are broken."""
     rng = random.Random(seed)
     records, unaided, findings = 0, 0, list[str]()
     for done in range(0, rows, _ROWS_OF_A_TABLE):

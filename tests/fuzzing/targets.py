@@ -83,7 +83,7 @@ class Broken(Exception):  # noqa: N818  a finding, with the input that shows it
 
 
 def targets(corpus: Corpus, folder: Path) -> list[Target]:
-    """Everything that reads bytes of others; `folder` is for a registry."""
+    """Everything that reads foreign bytes; `folder` is for a registry."""
     return [
         Target("a message of pgoutput", corpus.messages, pgoutput.decode),
         *_streamed(corpus),

@@ -1,4 +1,5 @@
-"""A shop as a careful DBA gives it to capture: a role of its own with the least rights, made from what init prints."""
+"""A shop as a careful DBA gives it to capture: with a role of its own and the least rights, made from what init
+prints."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ class OpsShop:
         self.write({})
 
     def write(self, more: Mapping[str, Any]) -> None:
-        """Writes the settings file anew with other settings."""
+        """Writes the settings file with these changes."""
         self.settings.update(more)
         write_settings(self.config, capture=self.settings)
 
@@ -49,11 +50,11 @@ class OpsShop:
         return plan_of(load("capture", Settings, self.config, environ={}))
 
     def findings(self) -> dict[str, Finding]:
-        """What check finds that is not well, by its text."""
+        """What check finds wrong, by its text."""
         return {finding.what: finding for finding in check(self.plan()) if finding.level != "ok"}
 
     def sql(self, *statements: str, user: str = "postgres") -> None:
-        """Each in a transaction of its own."""
+        """Runs each statement in its own transaction."""
         connection = psycopg2.connect(self.server.dsn(self.database), user=user)
         connection.autocommit = True
         with connection.cursor() as cursor:

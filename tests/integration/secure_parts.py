@@ -1,4 +1,4 @@
-"""Certificates, a registry that wants a password over TLS, a broker and a server that know their users."""
+"""Certificates, a registry that wants a password over TLS, and a broker and a server that know their users."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Authority:
         self.ca.write_bytes(self._sign(self._name, self._key, True))
 
     def issue(self, name: str, password: str = "") -> tuple[Path, Path]:
-        """A certificate for 127.0.0.1 with this common name, and its key, encrypted when there is a password."""
+        """A certificate for 127.0.0.1 with this common name, and its key, encrypted if there is a password."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         certificate, private = self.folder / f"{name}.pem", self.folder / f"{name}.key"
@@ -102,7 +102,7 @@ class Gate:
             do_GET = do_POST = do_PUT = _pass  # noqa: N815  the base class's names
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-                """Nothing to say."""
+                """Does not log."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Request)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -120,7 +120,7 @@ class Gate:
 
 
 class SecureKafka(Kafka):
-    """The broker with users (SASL over TLS) and rights; its plain listener is the administrator's."""
+    """The broker with users (SASL over TLS) and rights. Its plain listener is the administrator's."""
 
     def __init__(self, folder: Path, certificate: tuple[Path, Path]) -> None:
         self.secure_port = free_port()
@@ -147,7 +147,7 @@ class SecureKafka(Kafka):
         return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
 
     def add_user(self, name: str, password: str) -> None:
-        """A user for SCRAM-SHA-512."""
+        """Adds a user for SCRAM-SHA-512."""
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
         wanted = UserScramCredentialUpsertion(name, info, password.encode())
         admin = self._admin()
@@ -175,7 +175,7 @@ class SecureKafka(Kafka):
 
 
 def secure_postgres(folder: Path, version: int, authority: Authority) -> Postgres:
-    """A server that lets nobody in but `postgres` without TLS, a password and a certificate of the authority."""
+    """A server that only lets in `postgres` without TLS, a password and a certificate of the authority."""
     certificate, key = authority.issue(f"server-{version}")
     rules = authority.folder / "pg_hba.conf"
     rules.write_text(

@@ -23,7 +23,7 @@ def stamp(lsn: int, ordinal: int = 1, generation: int = 1) -> Stamp:
 
 
 def lines(columns: Iterable[str], rows: Iterable[tuple[Row, Stamp]]) -> bytes:
-    """COPY's text of rows without a character that needs an escape."""
+    """COPY's text of rows that need no escapes."""
     listed = [[row[name] for name in columns] + [int(part) for part in at] for row, at in rows]
     return b"".join(
         "\t".join(row_io.NULL if value is None else str(value) for value in line).encode() + b"\n" for line in listed
@@ -55,7 +55,7 @@ class Copy:
         distinct: bool = False,
         name: str = ORDERS,
     ) -> int:
-        """Rows of one column set and one set of sent columns, as one batch; how many were written."""
+        """Writes rows of one set of columns and of sent columns as one batch. Returns how many were written."""
         sent = list(columns if sent is None else sent)
         with transaction(self.connection) as cursor:
             table = self.catalogue.fit(cursor, name, columns, self.key, max(at for _, at in rows))
@@ -97,5 +97,5 @@ class Copy:
         return self.rows(f"SELECT {columns} FROM shop.orders ORDER BY id")
 
     def shown_rows(self, columns: str) -> list[tuple[Any, ...]]:
-        """The same of a table that has no id."""
+        """The same for a table without id."""
         return self.rows(f"SELECT {columns} FROM shop.orders")

@@ -41,7 +41,7 @@ TYPES: Mapping[str, Mapping[str, tuple[int, int]]] = {
     ORDERS: {"id": (20, -1), "status": (25, -1), "total": (1700, (12 << 16 | 2) + 4), "note": (25, -1)},
     LINES: {"id": (20, -1), "order_id": (20, -1), "sku": (25, -1), "quantity": (23, -1)},
 }
-"""By table the columns with their type's OID and typmod."""
+"""Table → columns with type OID and typmod."""
 PROFILE = """
 tables:
   public.orders: {id: bigint, status: text, total: numeric, note: text}
@@ -58,11 +58,11 @@ START = 1_000
 SECONDS = 20.0
 _numbers = itertools.count(1)
 running_now: list[Running] = []
-"""Stagers that run now: what ends one ends the test that waits for it."""
+"""Running stagers. What ends one also ends the test that waits for it."""
 
 
 class Piece(NamedTuple):
-    """A record to write: a change of a row, with the place of it in its commit."""
+    """A record to write: a change of a row, with its place in its commit."""
 
     table: str
     op: str
@@ -78,7 +78,7 @@ class Piece(NamedTuple):
 
 @dataclass
 class Feed:
-    """What capture would write, and a stager that reads it. LSNs are the test's."""
+    """Writes what capture would write, for a stager that reads it. LSNs are the test's."""
 
     folder: Path
     servers: str
@@ -94,7 +94,7 @@ class Feed:
     generation: int = 1
     last: int = START
     topics: dict[str, str] = field(default_factory=dict)
-    """By table the topic that is not its usual one."""
+    """Tables whose topic is not the usual one."""
 
     def __post_init__(self) -> None:
         self._codecs: dict[tuple[str, tuple[Column, ...]], tuple[Codec, int, int]] = {}
@@ -107,7 +107,7 @@ class Feed:
         migrate(self.connection, self.shop)
 
     def make_topics(self, partitions: Mapping[str, int]) -> None:
-        """Makes topics with so many partitions each."""
+        """Makes topics with this many partitions each."""
         for future in self.admin.create_topics([NewTopic(*pair, 1) for pair in partitions.items()]).values():
             future.result(20)
 
@@ -123,10 +123,10 @@ class Feed:
             return True
 
         until(made, f"topic {topic} is made again")
-        self.producer = self.another_producer()  # one that knew the old topic asks for it for a while
+        self.producer = self.another_producer()  # a client that knew the old topic asks for it for a while
 
     def another_producer(self) -> Producer:
-        """One whose transactions end when the test wants it."""
+        """A producer whose transactions end when the test wants."""
         transactional_id = f"feed-{self.prefix}-{next(_numbers)}"
         made = Producer({"bootstrap.servers": self.servers, "transactional.id": transactional_id, "log_level": "2"})
         made.init_transactions(30)
@@ -144,7 +144,7 @@ class Feed:
         return topic_name(self.prefix, table)
 
     def place(self) -> int:
-        """A place in the log behind all others."""
+        """A place in the log after all others."""
         self.last = max(self.last, self.end) + 100
         return self.last
 
@@ -157,7 +157,7 @@ class Feed:
         commit: bool = True,
         producer: Producer | None = None,
     ) -> None:
-        """One Kafka transaction; one that is not committed is in Kafka all the same."""
+        """Writes one Kafka transaction. If it is not committed, it is in Kafka all the same."""
         producer = producer or self.producer
         made = [(piece, *self._record(piece)) for piece in pieces]
         producer.begin_transaction()
@@ -179,7 +179,8 @@ class Feed:
         chunks: Sequence[tuple[int, Mapping[str, int], str]] = (),
         **more: Any,
     ) -> IndexRecord:
-        """The next record of the index: commits by LSN with their changes per table, chunks with their snapshot too."""
+        """The next record of the index: commits by LSN with their changes per table, chunks also with their
+        snapshot."""
         tables = tuple(self.types)
         listed = [(lsn, counts, None) for lsn, counts in commits] + list(chunks)
         made = tuple(
@@ -193,12 +194,12 @@ class Feed:
         return IndexRecord(self.serial, self.generation, previous, self.end, pairs, made, **more)
 
     def begin(self) -> None:
-        """The chain's first record, as a start of capture writes it, and a first snapshot without rows."""
+        """Writes the chain's first record, as a start of capture does, and a first snapshot without rows."""
         state = SnapshotState("first", "completed", START, True, (), {})
         self.write(index=self.indexed(snapshots=(state,)))
 
     def commit(self, lsn: int, *pieces: Piece) -> None:
-        """A commit and its entry in one Kafka transaction."""
+        """Writes a commit and its index entry in one Kafka transaction."""
         self.write(*pieces, index=self.indexed([(lsn, counts(pieces))]))
 
     def _record(self, piece: Piece) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]:
@@ -226,7 +227,7 @@ class Feed:
         return key_bytes, wire.frame(value_id, records.encode(codec.value_schema, value)), headers
 
     def _codec(self, table: str, columns: tuple[Column, ...]) -> tuple[Codec, int, int]:
-        """How a table with these columns is written, with the ids of the value's and the key's schema."""
+        """How a table with these columns is written, with the schema ids of value and key."""
         if (table, columns) not in self._codecs:
             schema, _, name = table.partition(".")
             codec = compile_codec(self.topic(table), Relation(1, schema, name, "d", columns), None)
@@ -256,7 +257,7 @@ class Feed:
         properties = {
             "bootstrap.servers": self.servers,
             "group.id": self.group,
-            "session.timeout.ms": "6000",  # a static member stays so long after its end
+            "session.timeout.ms": "6000",  # a static member stays in the group this long after its end
             "topic.metadata.refresh.interval.ms": "1000",
         }
         topics = [self.topic(table) for table in self.profile.tables]
@@ -264,7 +265,7 @@ class Feed:
 
     @contextmanager
     def running(self) -> Iterator[Running]:
-        """A stager in a thread, until the end of the block."""
+        """Runs a stager in a thread until the end of the block."""
         running = Running(self)
         running_now.append(running)
         running.start()
@@ -281,7 +282,7 @@ class Feed:
         return self._group().show({})
 
     def set_offsets(self, choose: Callable[[Offsets], int | None]) -> None:
-        """What the Kafka tool does, once the group has no live member; None leaves a partition as it is."""
+        """Does what the Kafka tool does, once the group has no live member. None leaves a partition as it is."""
         until(lambda: not self._group().members(), "no member in the group")
         chosen = [(one.partition, choose(one)) for one in self.offsets()]
         parts = [TopicPartition(where.topic, where.number, at) for where, at in chosen if at is not None]
@@ -298,7 +299,8 @@ class Feed:
 
     @contextmanager
     def watched(self, *queries: str) -> Iterator[set[tuple[Any, ...]]]:
-        """What the queries give together, each time in one snapshot, as often as can be while the block runs."""
+        """Collects the results of all queries together, each time in one snapshot, as often as possible during the
+        block."""
         found: set[tuple[Any, ...]] = set()
         stop = threading.Event()
         connection = connect(self.url, "ordertap_shop")
@@ -350,12 +352,12 @@ class Feed:
         return str(found[0][0]) if found else ""
 
     def until_at(self, lsn: int) -> None:
-        """Waits until the copy stands there, or after it."""
+        """Waits until the copy stands there or later."""
         until(lambda: self.stands_at() >= lsn, f"the copy at {lsn}")
 
 
 class Running:
-    """A stager that runs, again after each outage as `sink run` does; another error of it is raised by `stop`."""
+    """A running stager, restarted after each outage as in `sink run`. `stop` raises any other error."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -371,7 +373,7 @@ class Running:
         self._thread.start()
 
     def until_turned(self, times: int = 3) -> None:
-        """Waits until it has looked so often at all that is there."""
+        """Waits until it has looked this often at all that is there."""
         wanted = self.turns + times
         until(lambda: self.turns >= wanted, f"{times} turns")
 
@@ -445,7 +447,7 @@ def line(number: int, lsn: int, ordinal: int = 1, of: int = 17, op: str = "c", *
 
 
 def until(come: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-    """Waits until it is so."""
+    """Waits until this holds."""
     deadline = time.monotonic() + seconds
     while not come():
         for stager in running_now:

@@ -1,4 +1,4 @@
-"""What a shop purges: the ERP's documents lose no money, and `absent` decides for each kind."""
+"""What a shop purges takes no money out of the ERP's documents, and `absent` decides for each kind."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,8 @@ PAID = "SELECT paid::text, payment_means FROM orders"
 
 @pytest.fixture
 def start(middle: Connection, erp: SqlErp, profile_path: str) -> Start:
-    """A worker by a policy, of a shop with payments of their own: the order is paid by two, and all is in the ERP."""
+    """Starts a worker with a policy, for a shop with a payments table. The order is paid by two, and everything is in
+    the ERP."""
     change(
         middle,
         "CREATE TABLE payments (id int, order_id int, means text, amount numeric);"

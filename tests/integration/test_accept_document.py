@@ -1,4 +1,4 @@
-"""What only a person can say of a held document: that it is the one that was sent, or right as the ERP has it."""
+"""A person says of a held document that it is the one that was sent, or that the ERP has it right."""
 
 import pytest
 from psycopg2 import sql
@@ -66,7 +66,7 @@ def _now_bought_by(middle: Connection, buyer: str) -> None:
 def test_an_accepted_order_of_which_the_erp_needs_nothing_is_known_by_what_it_is_now(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
-    """All buyers are one account: that it has another buyer is nothing to the ERP."""
+    """All buyers share one account, so another buyer makes no difference to the ERP."""
     run(erp_url, "INSERT INTO customers (account_number, name) VALUES ('10000', 'Web shop')")
     rules = Rules(
         "shop", Policy("shop"), apply=True, settle_seconds=0, customers="collective", collective_account="10000"
@@ -86,7 +86,7 @@ STATE = "SELECT state FROM ordertap_shop.document WHERE type = 'sales_order'"
 
 
 def _held_as_invoiced(middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> Worker:
-    """The shop has changed an order that the ERP does not change any more; a clerk credits the difference there."""
+    """The shop has changed an order that the ERP can no longer change, and a clerk credits the difference there."""
     worker = in_erp(middle, erp, profile_path)
     run(erp_url, "UPDATE orders SET status = 'invoiced'")
     _gross(middle, worker, "9.90")
@@ -185,7 +185,7 @@ def test_what_was_accepted_is_compared_again_when_it_is_undone(
     run(erp_url, "UPDATE orders SET payment_means = 'cash'")
     _gross(middle, worker, "9.90")
     accepted(middle)
-    drain(worker)  # what counts as written has the clerk's value now
+    drain(worker)  # the clerk's value counts as written now
     undo_accept(middle, ORDER, "Ada", execute=False)
     look(worker, middle, ORDER)
     assert held(middle) == []
@@ -196,7 +196,7 @@ def test_what_was_accepted_is_compared_again_when_it_is_undone(
     assert rows(middle, history) == [("document accepted", "Ada"), ("accept undone", "Ada")]
 
 
-def test_a_line_that_a_clerk_took_out_and_one_that_he_cancelled_are_accepted(
+def test_a_line_that_a_clerk_took_out_and_one_that_they_cancelled_are_accepted(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
     worker = in_erp(middle, erp, profile_path)

@@ -83,7 +83,7 @@ def test_a_number_that_is_another_account_in_the_erp_is_passed_over(
 def test_an_order_cancelled_before_the_erp_got_it_brings_no_account(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, marked: list[DocumentRef]
 ) -> None:
-    """Paid and cancelled within a moment. If the shop opens it again, both come."""
+    """The order is paid and cancelled within a moment. If the shop opens it again, both come."""
     worker = make_worker(middle, erp, profile_path)
     mark(middle, CUSTOMER)
     drain(worker)
@@ -104,7 +104,8 @@ def test_an_order_cancelled_before_the_erp_got_it_brings_no_account(
 
 @pytest.fixture
 def worker(middle: Connection, erp: SqlErp, profile_path: str) -> Worker:
-    """Of a shop that has a row for each checkout: guests 7 and 8 share a mailbox, and each has an order."""
+    """The worker of a shop that makes a customer row for each checkout. Guests 7 and 8 share a mailbox, and each has an
+    order."""
     change(
         middle,
         "CREATE TABLE customers (id text, kind text, email text);"
@@ -125,8 +126,8 @@ def worker(middle: Connection, erp: SqlErp, profile_path: str) -> Worker:
 
 @pytest.fixture
 def look(worker: Worker, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> Look:
-    """Has the sink look at documents; then all is done and agrees. Number, e-mail and kind of the ERP's accounts, each
-    with the order of its buyer."""
+    """Lets the sink look at documents, then checks that everything is done and agrees. Returns number, e-mail and kind
+    of the ERP's accounts, in the order of the buyers."""
 
     def looked(*refs: DocumentRef) -> list[tuple[str, str, str]]:
         mark(middle, *refs)
@@ -149,10 +150,10 @@ def test_f9_two_guests_with_one_mailbox_have_an_account_each(look: Look) -> None
     assert look(ORDER, CUSTOMER, ITS_ORDER, OTHER) == BOTH
 
 
-def test_f9_an_account_keeps_its_number_when_the_guest_corrects_his_e_mail_and_registers(
+def test_f9_an_account_keeps_its_number_when_the_guest_corrects_the_e_mail_and_registers(
     look: Look, middle: Connection
 ) -> None:
-    """His order is in the ERP and names the account; in the end he has another guest's mailbox."""
+    """The guest's order is in the ERP and names the account. In the end the e-mail is another guest's."""
     change(middle, "UPDATE customers SET email = 'bob@example.org' WHERE id = '8'")
     bob = ("shop-100002", "bob@example.org", "guest")
     assert look(ORDER, CUSTOMER, ITS_ORDER, OTHER) == [BOTH[0], bob]
@@ -165,7 +166,8 @@ def test_f9_an_account_keeps_its_number_when_the_guest_corrects_his_e_mail_and_r
 
 
 def test_a_number_that_a_release_before_gave_stays(look: Look, middle: Connection, erp_url: str) -> None:
-    """It gave guests numbers by their mailbox: the ERP has the account under a number that the key was never given."""
+    """That release numbered guests by their mailbox, so the ERP has an account under a number that the key was never
+    given."""
     look(ORDER, CUSTOMER, ITS_ORDER, OTHER)
     run(erp_url, "ALTER TABLE orders DROP CONSTRAINT orders_account_number_fkey;"
                  " UPDATE customers SET account_number = '9' WHERE account_number = 'shop-100001';"

@@ -69,7 +69,7 @@ def test_a_table_that_can_have_no_topic_keeps_no_other_from_being_adopted(shop: 
 
 
 def _keep_offset(shop: Shop, topic: str, offset: dict[str, int]) -> None:
-    """As Kafka Connect does: by connector and server, in a topic of several partitions."""
+    """Stores an offset as Kafka Connect does: by connector and server, in a topic with several partitions."""
     admin = AdminClient({"bootstrap.servers": shop.bootstrap_servers})
     admin.create_topics([NewTopic(topic, 3, 1)])[topic].result()
     producer = Producer({"bootstrap.servers": shop.bootstrap_servers})

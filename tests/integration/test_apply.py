@@ -99,7 +99,7 @@ def test_a_lost_reply_makes_no_second_document(
 def test_a_ledger_from_a_backup_loses_no_change(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    """Its revisions are older than the ERP's, which would take the next command for one that was done already."""
+    """Its revisions are older than the ERP's, which would take the next command for one that it has done already."""
     worker = in_erp(middle, erp, profile_path)
     for gross in ("9.90", "8.90"):
         change(middle, f"UPDATE orders SET gross = {gross}")
@@ -159,7 +159,7 @@ def test_what_was_only_planned_is_sent_when_the_mode_changes(
 def test_an_order_whose_buyer_does_not_come_says_why(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    """`sink held` shows the order alone: its buyer is held for nothing."""
+    """`sink held` shows the order alone: its buyer is not held."""
     worker = make_worker(middle, erp, profile_path)
     look(worker, middle, ORDER)
     assert held(middle) == ["waits for customer 7, of which no row has come"]
@@ -195,7 +195,7 @@ def test_one_odd_date_holds_one_document_and_the_others_go_on(
 def test_an_order_with_two_lines_under_one_key_is_held(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    """Both count in the order's sum, and the ERP could have one of them."""
+    """Both lines count in the order's sum, and the ERP could keep only one."""
     half = "gross / 2, round(gross / 2 / 1.19, 2) AS net, gross / 2 - round(gross / 2 / 1.19, 2) AS tax"
     Path(profile_path, "sales_order.lines.sql").write_text(
         "SELECT id::text AS parent, 'l1' AS key, sku, 1 AS quantity, gross AS unit_price, 19 AS tax_rate, net, tax,"
@@ -213,8 +213,8 @@ def test_an_order_with_two_lines_under_one_key_is_held(
 def test_a_held_document_stays_held_when_the_shop_changes_it_again(
     middle: Connection, erp: SqlErp, profile_path: str
 ) -> None:
-    """What is missing may be on its way, so a new one settles first. One that is held already does not settle anew: it
-    would be out of `sink held`, and `sink release` and `accept` would refuse it."""
+    """What is missing may be on its way, so a new document settles first. A document that is already held does not
+    settle again: it would vanish from `sink held`, and `sink release` and `accept` would refuse it."""
     change(middle, "UPDATE orders SET placed_at = '20000-01-01'")
     worker = make_worker(middle, erp, profile_path, settle=30)
     look(worker, middle)

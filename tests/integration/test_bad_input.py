@@ -19,7 +19,7 @@ PLANTED = "planted-secret-value"
 
 @pytest.fixture
 def settings(postgres: Postgres, kafka: Kafka, database: str, prefix: str, tmp_path: Path) -> dict[str, Any]:
-    """Settings of capture that work, on a database with one published table that holds a planted value."""
+    """Settings with which capture works, on a database with one published table that holds a planted value."""
     connection = psycopg2.connect(database)
     with connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE people (id int PRIMARY KEY, name text)")
@@ -43,7 +43,7 @@ def settings(postgres: Postgres, kafka: Kafka, database: str, prefix: str, tmp_p
 
 
 def _refused(settings: dict[str, Any], folder: Path) -> str:
-    """Runs capture until it gives up; checks what every message must have, and returns it."""
+    """Runs capture until it gives up. Checks what every message must have, and returns the message."""
     config = write_settings(folder / "settings.yaml", capture=settings)
     ended = run("capture", "run", config=config, seconds=60)
     said = ended.stdout + ended.stderr
@@ -100,7 +100,7 @@ def test_what_kafka_refuses_is_a_setting_and_no_outage(
     assert "kafka-acls" not in checked.stdout
     ended = run("capture", "run", config=config)
     assert ended.returncode == ExitCode.CONFIG
-    last = [json.loads(line) for line in ended.stderr.splitlines()][-1]  # all of it is JSON, librdkafka's, too
+    last = [json.loads(line) for line in ended.stderr.splitlines()][-1]  # every line is JSON, even librdkafka's
     assert last["event"] == "ended"
     assert hint in last["next"]
 
@@ -139,5 +139,5 @@ def test_logs_hold_no_row_values_and_no_secrets(
     finally:
         program.stop()
     log = program.log.read_text()
-    assert "streaming" in log  # it is the log that we look at
+    assert "streaming" in log  # this is the right log
     assert PLANTED not in log

@@ -54,7 +54,7 @@ class Chain(Day):
         write_settings(self.config, **self.parts)
 
     def order(self, change: Callable[[Any, int], None] = lambda _cursor, _order: None) -> str:
-        """A paid order, changed within the transaction that makes it; its key."""
+        """Places a paid order; `change` changes it within its transaction. Returns its key."""
         with closing(psycopg2.connect(self.shop)) as connection, connection, connection.cursor() as cursor:
             order = Checkout(random.Random()).place(cursor)
             change(cursor, order)
@@ -64,7 +64,7 @@ class Chain(Day):
         return str(order)
 
     def rows(self, dsn: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """One statement in a database."""
+        """Runs one statement in a database."""
         with closing(psycopg2.connect(dsn)) as connection, connection, connection.cursor() as cursor:
             cursor.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
@@ -76,7 +76,7 @@ class Chain(Day):
         return bool(self.rows(self.erp, "SELECT 1 FROM orders WHERE external_key = %s", key))
 
     def says(self, *command: str) -> str:
-        """What a command of the sink prints; it must end well."""
+        """The output of a command of the sink that must succeed."""
         ended = run("sink", *command, config=self.config)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert ended.stderr == ""
@@ -109,7 +109,8 @@ def chain(postgres: Postgres, kafka: Kafka, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(autouse=True)
 def clean_logs(chain: Chain) -> Iterator[None]:
-    """No log line of either process shows a planted value or a stack trace, and neither process ends."""
+    """Checks that no log line of either process shows a planted value or a stack trace, and that neither process
+    ends."""
     yield
     for program in (chain.capture, chain.sink):
         log = program.log.read_text()
@@ -120,7 +121,7 @@ def clean_logs(chain: Chain) -> Iterator[None]:
 
 
 def wait_for(come: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-    """Until it is true."""
+    """Waits until it is true."""
     deadline = time.monotonic() + seconds
     while not come():
         assert time.monotonic() < deadline, f"not in {seconds:.0f} s: {what}"
@@ -153,7 +154,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], ExitCode, str
 
 @pytest.fixture(scope="module")
 def refused(chain: Chain) -> dict[str, tuple[CompletedProcess[str], float]]:
-    """How `sink run` ended with each, and after how many seconds; three at a time, to be quick."""
+    """How `sink run` ended with each of the settings, and after how many seconds. Three run at a time, to be quick."""
 
     def ended(name: str) -> tuple[CompletedProcess[str], float]:
         own = chain.parts["sink"]

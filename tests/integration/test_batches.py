@@ -1,4 +1,4 @@
-"""Many orders at once: what one of them lacks holds that one alone, and what fails halfway is continued."""
+"""Many orders at once: what one of them lacks holds that one alone, and what fails half way is continued."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -59,7 +59,7 @@ MANY = (
 
 
 class Counting(SqlErp):
-    """Knows what it was asked for."""
+    """An ERP that records what it was asked for."""
 
     steps: list[list[Step]]
 
@@ -78,7 +78,7 @@ def counting(erp_url: str) -> Iterator[Counting]:
 
 @pytest.fixture
 def many(middle: Connection) -> Connection:
-    """All orders and their buyers are marked."""
+    """Marks all orders and their buyers."""
     change(middle, MANY)
     _mark_all(middle)
     return middle
@@ -99,8 +99,8 @@ def test_orders_and_their_buyers_go_in_a_few_calls(many: Connection, counting: C
     assert report.summary() == f"agree: {COUNT} orders, 0 returns, 0 prices, difference 0.00"
 
 
-def test_v2_a_new_buyer_travels_with_his_order(middle: Connection, counting: Counting, profile_path: str) -> None:
-    """His own unit was never due: nobody needed him."""
+def test_v2_a_new_buyer_travels_with_the_order(middle: Connection, counting: Counting, profile_path: str) -> None:
+    """The buyer's own unit was never due, because no document needed it."""
     mark(middle, CUSTOMER)
     worker = make_worker(middle, counting, profile_path)
     drain(worker)
@@ -113,7 +113,7 @@ def test_v2_a_new_buyer_travels_with_his_order(middle: Connection, counting: Cou
 def test_v5_what_one_cannot_have_is_its_own(
     many: Connection, counting: Counting, profile_path: str, erp_url: str
 ) -> None:
-    """An item that the ERP lacks, a name that its column cannot keep, and a row that a trigger refuses."""
+    """An item that the ERP lacks, a name that its column cannot hold, and a row that a trigger refuses."""
     run(erp_url, "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not on a Sunday'; END $$")
     run(erp_url, "CREATE TRIGGER no BEFORE INSERT ON orders FOR EACH ROW WHEN (NEW.shop_number = 'S-7')"
                  " EXECUTE FUNCTION no()")  # fmt: skip
@@ -135,10 +135,10 @@ def test_v5_what_one_cannot_have_is_its_own(
     assert run(erp_url, "SELECT count(*)::int FROM orders") == [(COUNT,)]
 
 
-def test_orders_of_a_buyer_whom_the_erp_refuses_wait_for_him_and_come_once(
+def test_orders_of_a_buyer_whom_the_erp_refuses_wait_and_come_once(
     middle: Connection, counting: Counting, erp_url: str, profile_path: str
 ) -> None:
-    """Two in one call, a third by itself; another buyer's order goes."""
+    """Two come in one call, a third by itself. Another buyer's order is sent."""
     change(middle, "INSERT INTO orders SELECT n, 'S-' || n, CASE WHEN n = 4 THEN '8' ELSE '7' END, placed_at, status,"
                    " sku, quantity, gross FROM orders, generate_series(2, 4) AS n")  # fmt: skip
     run(erp_url, "ALTER TABLE customers ADD CONSTRAINT odd CHECK (account_number <> 'shop-100001')")
@@ -160,10 +160,11 @@ def test_orders_of_a_buyer_whom_the_erp_refuses_wait_for_him_and_come_once(
     assert run(erp_url, "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM customers)") == [(4, 2)]
 
 
-def test_a_buyer_whom_the_erp_refuses_is_not_asked_for_by_his_order_again_and_again(
+def test_a_buyer_whom_the_erp_refuses_is_not_asked_for_by_the_order_again_and_again(
     middle: Connection, counting: Counting, erp_url: str, profile_path: str
 ) -> None:
-    """He rests until the shop changes him or a person acts; his order is woken when he comes, and rests as well."""
+    """The buyer rests until the shop changes it or a person acts. The order rests as well, and wakes when the buyer
+    arrives."""
     run(erp_url, "ALTER TABLE customers ADD CONSTRAINT odd CHECK (account_number <> 'shop-100001')")
     worker = make_worker(middle, counting, profile_path)
     mark(middle)
@@ -197,7 +198,7 @@ class Edited(Counting):
         return [NotDone(ConflictError("it is being edited")) for _ in steps]
 
 
-def test_a_buyer_who_failed_is_not_sent_again_by_his_order_before_his_next_try(
+def test_a_buyer_who_failed_is_not_sent_again_by_an_order_before_the_next_try(
     middle: Connection, erp_url: str, profile_path: str
 ) -> None:
     with closing(Edited(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))) as adapter:
@@ -224,7 +225,7 @@ def test_a_buyer_who_failed_is_not_sent_again_by_his_order_before_his_next_try(
 def test_an_order_that_is_cancelled_while_its_buyer_is_refused_waits_for_nothing(
     middle: Connection, counting: Counting, erp_url: str, profile_path: str
 ) -> None:
-    """It was sent once, together with the buyer, and the ERP has neither. Its return is over with it."""
+    """It was sent once, together with the buyer, and the ERP has neither. Its return is settled with it."""
     run(erp_url, "ALTER TABLE customers ADD CONSTRAINT odd CHECK (account_number <> 'shop-100001')")
     change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
     worker = make_worker(middle, counting, profile_path)
@@ -244,7 +245,7 @@ def test_an_order_that_is_cancelled_while_its_buyer_is_refused_waits_for_nothing
 def test_two_returns_of_one_order_share_what_was_sold(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
-    """Both are planned before either is in the ERP: the second has to know of the first."""
+    """Both are planned before either is in the ERP, so the second has to know of the first."""
     drain_all = make_worker(middle, erp, profile_path)
     mark(middle)
     drain(drain_all)
@@ -261,8 +262,8 @@ def test_two_returns_of_one_order_share_what_was_sold(
 
 
 class Halfway(SqlErp):
-    """An ERP that makes a draft of a new order and confirms it in another transaction. `failure` comes between;
-    `verbs` are those of the steps that it was given."""
+    """An ERP that makes a draft of a new order and confirms it in another transaction. `failure` happens in between.
+    `verbs`: of the steps that it was given."""
 
     failure: RetryError | HoldError | None = None
     verbs: tuple[Verb, ...] = ()
@@ -343,7 +344,7 @@ def test_a_draft_whose_order_is_cancelled_meanwhile_is_cancelled_and_never_confi
 def test_what_a_refused_step_reached_is_kept_and_taken_on(
     middle: Connection, halfway: Halfway, profile_path: str, erp_url: str, gross: str
 ) -> None:
-    """The draft stands, and its number is known; once it may be confirmed it is, and nothing is made twice."""
+    """The draft is there, and its number is known. Once it may be confirmed, it is, and nothing is made twice."""
     halfway.failure = HoldError("the buyer's credit is used up", "raise it, then `sink retry`")
     mark(middle)
     drain(make_worker(middle, halfway, profile_path))
@@ -408,7 +409,7 @@ def test_f5_a_document_that_is_named_anew_in_the_profile_is_held_and_not_made_tw
 def test_a_key_that_is_there_twice_holds_its_document_alone(
     many: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
-    """An ERP without the unique index; `sink check` says what keeps it from that."""
+    """The ERP lacks the unique index, which `sink check` reports."""
     run(erp_url, "ALTER TABLE orders DROP CONSTRAINT orders_external_key_key")
     drain(make_worker(many, erp, profile_path))
     columns = (
@@ -439,7 +440,7 @@ def test_all_orders_of_a_collective_account(middle: Connection, erp: SqlErp, pro
 
 
 def test_buyers_fill_up_what_orders_leave(middle: Connection) -> None:
-    """So that a batch is of orders, and a buyer who came with his order is in the same hands."""
+    """So a batch is mostly orders, and a buyer who came with an order goes to the same worker."""
     mark(middle, CUSTOMER, PRICE)
     mark(middle, ORDER)
     for most, found in (
@@ -477,7 +478,8 @@ def test_more_prices_than_orders_go_together_where_nothing_else_is_due(middle: C
 def test_orders_that_become_due_during_a_look_are_not_leased_by_the_number_of_prices(
     middle: Connection, database: str
 ) -> None:
-    """No order was due, so prices are taken, more than a batch has; orders were marked before that statement."""
+    """No order was due, so prices are taken, more than fit into a batch of orders. Orders were marked just before that
+    statement."""
     mark(middle, PRICE)
 
     class Looks(Cursor):
@@ -498,11 +500,11 @@ def test_orders_that_become_due_during_a_look_are_not_leased_by_the_number_of_pr
 def test_an_order_whose_buyer_another_worker_has_keeps_its_place(
     middle: Connection, counting: Counting, profile_path: str, erp_url: str
 ) -> None:
-    """In a backlog: it comes with him as soon as he is given back, and before what was marked after it."""
+    """In a backlog, the order and its buyer are sent once the buyer is released, before what was marked after them."""
     change(middle, "INSERT INTO orders SELECT n, 'S-' || n, 'c' || n, '2026-01-01T10:00Z', 'open', 'A', 2, 11.90"
                    " FROM generate_series(2, 4) AS n")  # fmt: skip
     others = [DocumentRef(*ref) for n in "234" for ref in (("sales_order", n), ("customer", f"c{n}"))]
-    mark(middle, ORDER, CUSTOMER, *others)  # together, as one commit or what waits for days
+    mark(middle, ORDER, CUSTOMER, *others)  # together, like one commit, or like marks that waited for days
     with transaction(middle) as cursor:
         taken = leases.take(cursor, "another", 60.0, ["customer:7"])
     worker = Worker(
@@ -515,7 +517,7 @@ def test_an_order_whose_buyer_another_worker_has_keeps_its_place(
         cursor.execute(f"{asked} WHERE unit = 'sales_order:1'")
         assert cursor.fetchall() == [(True, None, "due")], "it is not looked at"
         cursor.execute("SELECT count(*) FROM unit WHERE deadline > clock_timestamp() AND unit = 'sales_order:1'")
-        assert cursor.fetchall() == [(1,)], "and not at once again, as long as he is away"
+        assert cursor.fetchall() == [(1,)], "and not at once again, as long as the buyer is away"
         leases.release(cursor, taken)
         cursor.execute("UPDATE unit SET deadline = NULL")
     drain(worker)
@@ -526,7 +528,7 @@ def test_an_order_whose_buyer_another_worker_has_keeps_its_place(
 def test_an_order_whose_buyer_is_just_given_back_keeps_its_place(
     middle: Connection, counting: Counting, profile_path: str, database: str
 ) -> None:
-    """His unit is still locked when we want it, and free when we ask who has it: nobody would wake his order."""
+    """Another transaction has the buyer locked when we want it, and no owner is known: nobody would wake the order."""
     mark(middle)
     with closing(connect(database, "ordertap_shop")) as other, transaction(other) as cursor:
         cursor.execute("SELECT FROM unit WHERE unit = 'customer:7' FOR UPDATE")
@@ -541,7 +543,7 @@ def test_an_order_whose_buyer_is_just_given_back_keeps_its_place(
 def test_an_order_waits_for_a_buyer_of_whom_a_call_is_under_way(
     middle: Connection, counting: Counting, profile_path: str
 ) -> None:
-    """Nobody has him, and nobody can before that call's time is over: his order does not ask for him all the time."""
+    """No worker can lease the buyer before that call's deadline. The order does not keep asking meanwhile."""
     mark(middle)
     with transaction(middle) as cursor:
         cursor.execute("UPDATE unit SET deadline = clock_timestamp() + interval '60 s' WHERE unit = 'customer:7'")

@@ -1,4 +1,4 @@
-"""The parts of `./tests/bench sink`: the backlog is as described, and the reference ends with the shop's rows."""
+"""The parts of `./tests/bench sink`: the backlog is as described, and the bare upsert ends with the shop's rows."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_a_large_transaction_is_there_before_it_is_read_and_memory_stays_flat(sh
 
 
 def peak_kilobytes(shop: Shop) -> int:
-    """The most memory that capture has had."""
+    """The peak memory of capture."""
     status = Path(f"/proc/{shop.capture.pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0])
 

@@ -54,7 +54,7 @@ def make(middle: Connection, erp: SqlErp, profile_path: str, limits: Brake = FIV
 
 
 def mark_all(middle: Connection, which: str = "true") -> None:
-    """The orders that fit, and all buyers."""
+    """Marks the orders that fit, and all buyers."""
     refs = f"SELECT 'sales_order' AS type, id::text AS key, 'sales_order:' || id AS unit FROM shop.orders WHERE {which}"
     buyers = "SELECT 'customer', customer, 'customer:' || customer FROM shop.orders"
     with transaction(middle) as cursor:
@@ -63,7 +63,7 @@ def mark_all(middle: Connection, which: str = "true") -> None:
 
 @pytest.fixture
 def sold(middle: Connection, erp: SqlErp, profile_path: str) -> Connection:
-    """Twenty orders are in the ERP: what is new passes, however many there are."""
+    """Twenty orders are in the ERP: new documents pass, however many."""
     many = f"SELECT n, 'S-' || n, 'c', '2026-01-01T10:00Z', 'open', 'A', 2, 11.90 FROM generate_series(2, {COUNT}) AS n"
     change(middle, f"INSERT INTO orders {many}")
     mark_all(middle)
@@ -239,7 +239,7 @@ def test_a_retry_of_one_lets_that_one_pass_and_a_retry_of_all_lets_none(
 
 
 class Lossy(SqlErp):
-    """Breaks off, and says so later."""
+    """An ERP that breaks off, and says so later."""
 
     lost = True
 
@@ -274,7 +274,7 @@ def test_a_step_that_is_under_way_is_counted_once_and_settled_though_the_brake_h
 def test_two_workers_at_once_do_not_each_let_so_many_pass(
     sold: Connection, other: Connection, erp: SqlErp, profile_path: str, erp_url: str, database: str
 ) -> None:
-    """The first has counted five and not yet committed its intents; the second waits for it, and then knows of them."""
+    """The first has counted five and not committed its intents yet. The second waits for it, and then knows of them."""
     change_orders(sold, which="id > 5")
     worker = make(other, erp, profile_path)
     with transaction(sold) as first:

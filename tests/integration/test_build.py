@@ -1,4 +1,4 @@
-"""Documents from a profile's SQL, on a real server: one document's bad data does not hold up others."""
+"""Documents from a profile's SQL, on a real server: one document's bad data does not hold up the others."""
 
 from pathlib import Path
 
@@ -72,7 +72,7 @@ CALENDAR = "a date that is not in the years 1 to 9999"
 def test_a_row_that_neither_the_sql_nor_python_can_take_holds_its_document_alone(
     shop: str, tmp_path: Path, fails: str, reason: str
 ) -> None:
-    """The driver has an error of another class for each; none of them is the profile's."""
+    """The driver raises another class of error for each, and none of them is the profile's fault."""
     head = HEAD.replace("100 / per AS amount", f"100 AS amount, CASE WHEN id = 1 THEN {fails} END AS valid_until")
     found = built(shop, tmp_path, ["1", "2", "5"], head)
     assert isinstance(found["1"], Invalid)
@@ -87,7 +87,7 @@ def test_a_row_that_neither_the_sql_nor_python_can_take_holds_its_document_alone
 
 
 def test_the_last_hours_of_the_calendar_west_of_greenwich(shop: str, tmp_path: Path) -> None:
-    """Python has them in that zone, and not in UTC."""
+    """Python has them in that zone, but not in UTC."""
     head = HEAD.replace("100 / per AS amount", "1 AS amount, '9999-12-31 23:59:59-05'::timestamptz AS valid_until")
     connection = psycopg2.connect(shop)
     with connection, connection.cursor() as cursor:
@@ -98,7 +98,7 @@ def test_the_last_hours_of_the_calendar_west_of_greenwich(shop: str, tmp_path: P
 
 
 def test_two_rows_with_one_key_are_no_document(shop: str, tmp_path: Path) -> None:
-    """Which of them the ERP should have is not ours to say."""
+    """We cannot decide which of them the ERP should have."""
     head = HEAD.replace("FROM prices", "FROM prices CROSS JOIN generate_series(1, CASE id WHEN 1 THEN 2 ELSE 1 END)")
     found = built(shop, tmp_path, ["1", "4"], head)
     assert found == {"1": Invalid("price.sql: 2 rows with the key 1"), "4": NotReady()}

@@ -1,4 +1,4 @@
-"""capture as a real process between real PostgreSQL and real Kafka, held to the log by the proof."""
+"""capture as a real process between a real PostgreSQL and Kafka, compared with the log by the proof."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_stops_when_somebody_moved_the_slot(shop: Shop) -> None:
 
 
 def test_another_slot_than_the_positions_is_neither_streamed_from_nor_dropped(shop: Shop) -> None:
-    """It may be another reader's, and has not sent the same."""
+    """It may be another reader's, and may have sent something else."""
     shop.capture.start()
     shop.drain()
     assert shop.capture.stop() == 0

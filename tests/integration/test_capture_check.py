@@ -46,13 +46,13 @@ def as_dba(shop: OpsShop, script: str) -> None:
 
 
 def serious(shop: OpsShop) -> dict[str, str]:
-    """What is not well but the keep size, which the servers of these tests do not set: text and remedy."""
+    """Text and remedy of what is not well, except the keep size, which the servers of these tests do not set."""
     return {what: f.remedy for what, f in shop.findings().items() if not what.startswith(QUIET)}
 
 
 @pytest.fixture
 def ready(ops_shop: OpsShop) -> OpsShop:
-    """All that init prints is done."""
+    """Everything that init prints is done."""
     as_dba(ops_shop, dry_run(ops_shop))
     return ops_shop
 
@@ -165,7 +165,7 @@ def test_tables_without_key_and_partitions(ready: OpsShop) -> None:
 
 
 def test_a_locked_table_keeps_check_and_status_from_saying_nothing(ready: OpsShop) -> None:
-    """As by VACUUM FULL, for hours: the server locks a table to tell its columns."""
+    """VACUUM FULL can hold such a lock for hours. The server needs one of its own to describe a table's columns."""
     with closing(psycopg2.connect(ready.server.dsn(ready.database))) as dba, dba.cursor() as cursor:
         cursor.execute("LOCK TABLE lines")
         told = json.loads(run("capture", "status", "--json", "--seconds", "0", config=ready.config).stdout)

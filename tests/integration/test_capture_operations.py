@@ -1,4 +1,4 @@
-"""capture as operations see it: status, metrics and health while its servers come and go, and signals."""
+"""capture as operators see it: status, metrics and health while its servers come and go, and signals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Running:
         self.capture.start()
 
     def get(self, path: str) -> tuple[int, str]:
-        """Of its HTTP server; 0 while it does not answer."""
+        """Status and text from its HTTP server; status 0 if it does not answer."""
         return http_get(self.port, path)
 
     def metric(self, name: str) -> float:
@@ -99,7 +99,7 @@ def end(part: Part) -> None:
 
 @pytest.fixture
 def running(ops_shop: OpsShop) -> Iterator[Running]:
-    """On the servers of the session."""
+    """On the session's servers."""
     made = Running(ops_shop)
     made.until(made.streams)
     yield made

@@ -19,14 +19,14 @@ from tests.integration.secure_parts import Authority, Gate, SecureKafka, secure_
 from tests.programs import Program, run
 
 WITH_TLS = [version for version in AVAILABLE if version == 15]
-"""Debian's server; the wheel's are built without TLS."""
+"""Debian's server. The wheels' servers are built without TLS."""
 SECRETS = {"database": "pg-s3cret", "key": "key-s3cret", "kafka": "kafka-s3cret", "registry": "registry-s3cret"}
 WRONG = "wr0ng-s3cret"
 
 
 @dataclass
 class Secure:
-    """The parts, and all that capture said."""
+    """The parts, and everything that capture printed."""
 
     shop: OpsShop
     kafka: SecureKafka
@@ -34,7 +34,7 @@ class Secure:
     said: str = ""
 
     def run(self, *arguments: str) -> str:
-        """One command; its output and errors, which are kept."""
+        """Runs one command. Its output and errors are kept."""
         done = run("capture", *arguments, config=self.shop.config)
         self.said += done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
@@ -123,7 +123,7 @@ def secure(
 
 
 def set_up(secure: Secure) -> None:
-    """What a DBA and a Kafka administrator do with what capture prints."""
+    """Does what a DBA and a Kafka administrator do with what capture prints."""
     shop = secure.shop
     assert "CREATE ROLE" in secure.run("init", "--dry-run")
     statements = [line for line in secure.run("init", "--dry-run").splitlines() if not line.startswith("-- ")]

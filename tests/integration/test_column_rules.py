@@ -1,4 +1,5 @@
-"""Values that nobody may see, through all that capture does: then all that it wrote is searched for them."""
+"""Values that nobody may see go through everything that capture does. Then everything that it wrote is searched for
+them."""
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ def people(
 
 
 def refused(shop: Shop) -> str:
-    """What a start says that ends with an error."""
+    """The output of a start that ends with an error."""
     ended = run("capture", "run", config=shop.config)
     assert ended.returncode not in (0, -9), ended.stderr
     return ended.stdout + ended.stderr
@@ -122,7 +123,7 @@ def every_kind_of_change(shop: Shop) -> None:
 
 
 def test_what_is_masked_or_left_out_is_nowhere(people: Shop, tmp_path: Path) -> None:
-    # A value that an SQL expression of the settings cannot take: PostgreSQL's error has it.
+    # An SQL expression of the settings fails for this value: PostgreSQL's error has the value.
     bad_select = "SELECT p.id, (p.name::int)::text AS name, iban, phone, notes, story, score, city FROM people p"
     people.configure(snapshot_select_statement_overrides={"public.people": bad_select})
     people.capture.start()
@@ -160,7 +161,7 @@ def test_what_is_masked_or_left_out_is_nowhere(people: Shop, tmp_path: Path) -> 
 
 
 def skip_more(shop: Shop) -> None:
-    """Other operations are skipped from a start on."""
+    """Skips other operations from a start on."""
     shop.configure(skipped_operations=["c", "d", "t"])
     shop.capture.start()
     shop.sql(

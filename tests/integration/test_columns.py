@@ -1,4 +1,4 @@
-"""Defaults, generated and identity columns, and enums that grow: the catalogue, the stream and our schemas agree."""
+"""Defaults, generated and identity columns, and growing enums: the catalogue, the stream and our schemas agree."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ USER_TYPES = """
 
 
 def compiled(connection: Any, *rows: str, modes: Modes | None = None) -> tuple[Codec, list[dict[str, Any]]]:
-    """The codec of what was streamed last, and the rows of its inserts as our reader gives them."""
+    """The codec of what was streamed last, and the rows of its inserts as our reader sees them."""
     with connection.cursor() as cursor:
         for row in rows:
             cursor.execute(row)
@@ -108,12 +108,12 @@ def compiled(connection: Any, *rows: str, modes: Modes | None = None) -> tuple[C
 
 
 def fields(codec: Codec) -> dict[str, Schema]:
-    """The fields of the codec's row, by the name of the field."""
+    """The fields of the codec's row, by name."""
     return {field["name"]: field for field in codec.value_schema["fields"][0]["type"][1]["fields"]}
 
 
 def filled_in(codec: Codec) -> dict[str, Any]:
-    """What an Avro reader fills in for the columns that an older writer did not know, as our reader gives it."""
+    """What an Avro reader fills in for columns that an older writer did not know, as our reader sees it."""
     fastavro.parse_schema(codec.value_schema)
     row = {name: _avro_value(field) for name, field in fields(codec).items() if "default" in field}
     shown = row_reader(codec.value_schema).row({"id": 1} | row)
@@ -243,7 +243,7 @@ def test_what_a_column_was_made_of_stays_known_when_the_catalogue_is_ahead(
 def test_a_table_is_read_in_the_order_of_its_identity_index_and_keyed_in_that_of_the_log(
     open_database: Callable[[Postgres], Any], postgres: Postgres
 ) -> None:
-    """Or each chunk of a snapshot on demand would sort the whole table."""
+    """Otherwise each chunk of a snapshot on demand would sort the whole table."""
     connection = open_database(postgres)
     with connection.cursor() as cursor:
         cursor.execute(

@@ -1,4 +1,4 @@
-"""The index of commits as a reader of Kafka finds it, and the topics that only one connector may have."""
+"""The index of commits as a reader of Kafka finds it, and topics that only one connector may have."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.proof.records import Listing
 
 
 def listed(index: list[Listing]) -> list[dict[str, int]]:
-    """Of each commit and chunk the changes by topic, without the prefix."""
+    """The changes by topic (without the prefix) of each commit and chunk."""
     found = []
     for one in index:
         names = [topic.partition(".")[2] for _, topic in one.content["tables"]]
@@ -28,7 +28,7 @@ def listed(index: list[Listing]) -> list[dict[str, int]]:
 
 
 def states(index: list[Listing]) -> list[tuple[Any, ...]]:
-    """(first, state, tables, rows) of each state of a snapshot that the index tells."""
+    """(first, state, tables, rows) of each snapshot state in the index."""
     every = [state for one in index for state in one.content["snapshots"]]
     return [(one["first"], one["state"], sorted(one["tables"]), one["rows"]) for one in every]
 
@@ -145,7 +145,7 @@ def test_a_table_that_is_parked_or_new_is_named(shop: Shop) -> None:
 
 
 def parked_from_to(index: list[Listing]) -> tuple[list[int], list[int]]:
-    """The records that name the parked table, which are one behind the other: from the first, from the last."""
+    """The records that name the parked table, which must be consecutive: the first of them and the last."""
     places = [number for number, one in enumerate(index) if one.content["parked"]]
     assert {name for number in places for name in index[number].content["parked"]} == {"public.log"}
     assert places == list(range(places[0], places[-1] + 1))
@@ -177,7 +177,7 @@ def test_a_second_connector_on_one_prefix_is_refused(shop: Shop) -> None:
 
 
 def as_before_the_index(shop: Shop) -> bytes:
-    """Puts the position where earlier versions have it, in their form; they have no index."""
+    """Puts the position where earlier versions have it, in their form. They have no index."""
     cluster = Cluster(shop.bootstrap_servers, {})
     topics = [f"ordertap.{shop.prefix}.{name}" for name in ("position", "commits")]
     content = json.loads(cluster.last_values(topics[0])[shop.prefix.encode()])
@@ -231,7 +231,7 @@ def test_the_position_moves_once_and_a_crash_in_between_loses_nothing(shop: Shop
 
 
 def test_a_table_that_was_published_while_capture_was_away_begins_and_an_empty_one_does_not(shop: Shop) -> None:
-    """public.log was copied when it had no row; what the killed run had said and not written is said again."""
+    """public.log was copied when it was empty. What the killed run had noted but not written is noted again."""
     shop.capture.start()
     shop.drain()
     assert shop.capture.stop() == 0

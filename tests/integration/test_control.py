@@ -1,4 +1,4 @@
-"""`sink pause`, `sink resume` and `sink go-live`: a person stops and starts all copies of the sink."""
+"""`sink pause`, `sink resume` and `sink go-live`: a person stops and starts all sinks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def other(database: str, middle: Connection) -> Iterator[Connection]:
 
 
 class Watched(SqlErp):
-    """Someone has a word to say while a call is under way."""
+    """Lets something happen while a call is under way."""
 
     during: list[tuple[Connection, str]]
     calls = 0
@@ -79,7 +79,7 @@ def test_what_is_paused_is_staged_and_marked_and_not_sent_by_any_copy(
 def test_a_call_that_is_under_way_ends_and_the_next_one_is_not_made(
     middle: Connection, other: Connection, watched: Watched, profile_path: str, erp_url: str
 ) -> None:
-    """The order's call is under way; the return's, of the same lease, would be the next."""
+    """The order's call is under way. The return's, under the same lease, would be next."""
     change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
     worker = make_worker(middle, watched, profile_path)
     watched.during = [(other, "Ada")]
@@ -155,7 +155,7 @@ ORDERS = "SELECT count(*)::int FROM orders"
 def test_what_another_worker_planned_before_it_heard_of_it_is_sent_all_the_same(
     middle: Connection, other: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
-    """The first has sent everything; the second is still at its batch, which it took before, and plans it."""
+    """The first worker has sent everything. The second is still at the batch that it leased before, and plans it."""
     first = make_worker(other, erp, profile_path, "w2", apply=False)
     mark(middle, PRICE)
     change(middle, "INSERT INTO prices VALUES ('A', 10)")

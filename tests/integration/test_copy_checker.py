@@ -29,7 +29,7 @@ BEHIND = 2**62
 
 
 class Fake:
-    """A shop, and a copy of it that is made whole at each `copy`; `say` alone moves its claim."""
+    """A shop, and a copy of it that becomes whole at each `copy`. `say` moves only its claim."""
 
     def __init__(self, shop: str, middle: str) -> None:
         self.dsn, self.middle = shop, middle
@@ -48,7 +48,7 @@ class Fake:
         run(self.middle, statement)
 
     def copy(self, *tables: str) -> None:
-        """These tables, or all, become what they are in the shop now; the claim follows."""
+        """Brings these tables, or all, to the shop's present state. The claim follows."""
         for table in tables or ("orders", "lines"):
             columns = Shop.value_of(
                 self.dsn,
@@ -68,7 +68,7 @@ class Fake:
         )
 
     def change(self, number: int) -> None:
-        """One commit in both tables; a copy with only one of them is torn."""
+        """Commits once in both tables. A copy with only one of them is torn."""
         rows = f"INSERT INTO orders VALUES ({number}, 'n', 1.50, true, 'DE', 1); INSERT INTO lines VALUES ({number}, 1)"
         self.shop(f"{rows}; UPDATE orders SET gross = gross + 1 WHERE id = 1")
 
@@ -148,11 +148,11 @@ def test_each_damage_is_found(fake: Fake, name: str) -> None:
     assert [text[: len(whole)] for text, whole in zip(found, DAMAGES[name], strict=True)] == list(DAMAGES[name])
     assert fake.checker.torn == 1
     assert fake.found() == found
-    assert fake.checker.torn == 1  # of one place
+    assert fake.checker.torn == 1  # counted once for a place
 
 
 def _early(fake: Fake) -> None:
-    """It has a commit that is behind the place that it names."""
+    """Gives the copy a commit that is after the place that it claims."""
     end = int(Shop.value_of(fake.dsn, "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
     fake.change(6)
     fake.copy()
@@ -240,7 +240,7 @@ def test_it_looks_again_and_again_and_waits_for_a_place(fake: Fake) -> None:
     watch.start()
     for number in range(10, 40):
         fake.change(number)
-        with psycopg2.connect(fake.middle) as middle, middle.cursor() as cursor:  # as a stager: all in one transaction
+        with psycopg2.connect(fake.middle) as middle, middle.cursor() as cursor:  # one transaction, as in a stager
             _stage(fake, cursor)
     watch.finish()
     assert fake.checker.torn == 0, fake.checker.findings

@@ -1,4 +1,4 @@
-"""Counts of documents by state, without a scan of all that are done."""
+"""Counts of documents by state, without scanning all that are done."""
 
 from sink.database import Connection, transaction
 from sink.documents.refs import DocumentRef

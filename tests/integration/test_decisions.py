@@ -29,7 +29,7 @@ def _by(middle: Connection) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def wrong_totals(profile_path: str) -> str:
-    """A shop whose orders say two cents more than their lines."""
+    """A shop whose orders' totals are two cents more than their lines."""
     order = Path(f"{profile_path}sales_order.sql")
     order.write_text(order.read_text().replace("round(gross / 1.19, 2) AS net", "round(gross / 1.19, 2) + 0.02 AS net"))
     return profile_path
@@ -112,7 +112,7 @@ def test_an_order_is_ignored_for_ever_with_what_comes_of_it(
     )
     leave_alone(middle, ORDER, False, "Ada", execute=True)
     change(middle, "UPDATE orders SET gross = 9.90; UPDATE returns SET quantity = 2")
-    mark(middle, ORDER, RETURN, REFUND)  # the refund is of later
+    mark(middle, ORDER, RETURN, REFUND)  # the refund was made later
     drain(worker)
     assert held(middle) == []
     assert run(erp_url, "SELECT gross::text, (SELECT count(*)::int FROM refunds) FROM orders") == [("11.90", 0)]
@@ -133,10 +133,8 @@ def test_an_order_is_ignored_for_ever_with_what_comes_of_it(
     assert (*REFUND, "ignore undone", "Ada") in _by(middle)
 
 
-def test_what_a_worker_has_is_not_ignored_under_his_hands(
-    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
-) -> None:
-    """He would write over it what he came to."""
+def test_what_a_worker_has_cannot_be_ignored(middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> None:
+    """The worker would overwrite the decision with its outcome."""
     worker = in_erp(middle, erp, profile_path)
     mark(middle, ORDER)
     with transaction(middle) as cursor:
@@ -218,7 +216,7 @@ def test_no_check_is_called_like_a_cause() -> None:
 def test_each_way_out_of_each_check_can_be_gone_and_no_other(
     middle: Connection, erp: SqlErp, profile_path: str, is_there: bool
 ) -> None:
-    """What `sink held` names can be done."""
+    """Everything that `sink held` suggests is possible."""
     in_erp(middle, erp, profile_path)
     does = {
         Way.RETRY: lambda: retry.line(middle, *ORDER),
@@ -240,7 +238,7 @@ def test_each_way_out_of_each_check_can_be_gone_and_no_other(
 
 
 def _is_held(middle: Connection, check: Check, is_there: bool) -> None:
-    """The order, for this check. Of a step of which nobody knows the outcome there is an intent."""
+    """Holds the order for this check. For an unknown outcome there is an intent."""
     applied = "(SELECT applied FROM ordertap_shop.document WHERE type = 'customer')" if is_there else "NULL"
     under_way = "'{}'" if check is Check.UNCLEAR else "NULL"
     with transaction(middle) as cursor:

@@ -1,4 +1,4 @@
-"""COPY reads the decoder's lines as the same values that INSERT writes of the slow reader's values."""
+"""COPY reads the decoder's lines as the values that INSERT writes from the slow reader."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def cursor(open_database: Callable[[Postgres], Any], postgres: Postgres) -> Iter
 
 
 def fitting(types: dict[str, Any]) -> dict[str, Any]:
-    """The types' values without the JSON that the decoder refuses, which has a test of its own."""
+    """The types' values, without JSON that the decoder refuses, which has its own test."""
     kept = {name: (tuple(edge for edge in edges if not unfit(edge)), some) for name, (edges, some) in types.items()}
     kept["interval"] = (INTERVALS_WITH_MONTHS[0][:-1], kept["interval"][1])  # before PostgreSQL 17 none is infinite
     kept["json[]"] = (("{}", "{NULL}", '{"\\"a\\\\\\\\b\\"",null}'), kept["json[]"][1])
@@ -71,7 +71,7 @@ def relation_of(cursor: Any) -> Relation:
 
 
 def make(cursor: Any, name: str, decoder: Decoder) -> None:
-    """A staged table: the decoder's columns, and one of the tail."""
+    """Makes a staged table: the decoder's columns, and one for the tail."""
     columns = [sql.SQL("{} {}").format(sql.Identifier(c), sql.SQL(kind)) for c, kind in decoder.columns.items()]
     cursor.execute(
         sql.SQL('CREATE TABLE {} ({}, "#lsn" bigint)').format(sql.Identifier(name), sql.SQL(", ").join(columns))

@@ -1,5 +1,4 @@
-"""The demo as a person starts it, with each shop: the whole chain, real processes, and agreement to the cent at the
-end."""
+"""The demo as a person starts it, with each shop: the whole chain, real processes, and agreement to the cent."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""A hold that asks a person to do something in the ERP ends once it is done."""
+"""A hold that asks a person to do something in the ERP ends once they have done it."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ AGREE = "agree: 1 orders, 0 returns, 0 prices, difference 0.00"
 
 
 def _retried(middle: Connection, erp: SqlErp, profile_path: str) -> list[str]:
-    """What is held after a person has done something and says so."""
+    """What is still held after a person has done something and retried."""
     with transaction(middle) as cursor:
         marks.retry(cursor, None)
     drain(make_worker(middle, erp, profile_path))
@@ -103,7 +103,7 @@ def test_a_refund_that_the_shop_took_back_is_over_when_a_clerk_has_cancelled_it(
 def test_what_a_person_has_set_back_stays_there_after_a_change_too(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    """The amendment left it where it was, and the look after that took it on again."""
+    """The amendment left it where it was, but the look after that used to advance it again."""
     worker = in_erp(middle, erp, profile_path)
     run(erp_url, "UPDATE orders SET status = 'draft'")
     change(middle, "UPDATE orders SET gross = 9.90")

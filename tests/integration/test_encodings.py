@@ -1,5 +1,5 @@
-"""Databases of every encoding that PostgreSQL has: names and values come in UTF-8, by stream and snapshot, or
-capture says why it cannot read there."""
+"""Databases in every encoding of PostgreSQL: names and values arrive in UTF-8, by stream and snapshot, or capture says
+why it cannot read."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ TEXTS = {
     "WIN1252": "5 €", "WIN1253": "Καλημέρα", "WIN1254": "ağaç", "WIN1255": "שלום", "WIN1256": "مرحبا",
     "WIN1257": "ąžuolas", "WIN1258": "đơn", "SQL_ASCII": "plain",
 }  # fmt: skip
-"""Text that each of them can hold. Source: PostgreSQL manual, "Character Set Support"."""
+"""Text that each encoding can hold. Source: PostgreSQL manual, "Character Set Support"."""
 _number = count()
 
 
 def make(postgres: Postgres, encoding: str) -> Server:
-    """A database of that encoding, with a publication of all tables and a slot."""
+    """A database in this encoding, with a publication of all tables and a slot."""
     name = f"encoding_{next(_number)}"
     postgres.psql(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
     return Server("127.0.0.1", postgres.port, "postgres", "", name, "disable")

@@ -1,4 +1,4 @@
-"""Every event of the log as a record: held to the log and to the tables by the proof, on real PostgreSQL and Kafka."""
+"""Every event in the log as a record, compared with log and tables by the proof, on a real PostgreSQL and Kafka."""
 
 from __future__ import annotations
 
@@ -288,11 +288,11 @@ def test_logical_messages_are_records_and_the_outbox_has_topics_of_its_own(shop:
     }  # fmt: skip
     assert {value["source"]["txId"] is None for value in values if value["message"]["prefix"] == "app.two"} == {True}
     log = [each.stamp.ordinal for each in of(shop, "log") if each.stamp]
-    assert log == [1, 6]  # all that is transactional counts, whoever wants it
+    assert log == [1, 6]  # every transactional message counts, whether anybody wants it or not
 
 
 def test_an_outbox_message_cannot_write_the_position_or_a_table(shop: Shop) -> None:
-    """Whoever may write a logical message in the shop would say where capture goes on."""
+    """Otherwise anybody who may write a logical message in the shop could decide where capture continues."""
     position, index = f"ordertap.{shop.prefix}.position", f"ordertap.{shop.prefix}.commits"
     shop.configure(outbox_routing=[{"prefix": "outbox", "topic": position}])
     checked = run("capture", "check", config=shop.config)

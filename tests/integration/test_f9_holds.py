@@ -1,4 +1,4 @@
-"""A hold on one field does not hold a cancellation (fault F9): it reaches the ERP, and the hold ends."""
+"""A hold on one field does not hold a cancellation (fault F9): the cancellation reaches the ERP, and the hold ends."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ from tests.fix_erp import (
 
 
 class Shop:
-    """One order that the ERP has."""
+    """One order that is in the ERP."""
 
     def __init__(self, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> None:
         self.middle, self.erp, self.url, self.profile = middle, erp, erp_url, profile_path
@@ -39,13 +39,13 @@ class Shop:
         assert run(erp_url, "SELECT status FROM orders") == [("confirmed",)]
 
     def changed(self, statement: str) -> list[str]:
-        """What is held after the shop has changed it."""
+        """What is held after a change in the shop."""
         change(self.middle, f"UPDATE orders SET {statement}")
         look(self.worker, self.middle, ORDER)
         return held(self.middle)
 
     def cancelled(self) -> bool:
-        """Whether the ERP has cancelled it, nothing is held, and both sides agree, also at a second look."""
+        """Whether the ERP has cancelled it, nothing is held, and both sides agree, even after another look."""
         look(self.worker, self.middle, ORDER)
         assert held(self.middle) == []
         report = reconcile(self.middle, None, "shop", load_profile(self.profile), self.erp, collective=False)
@@ -66,7 +66,7 @@ def test_f9_after_a_buyer_was_merged_or_number_or_date_corrected(shop: Shop, cor
 
 
 def test_f9_another_order_under_the_key_cancels_nothing(shop: Shop, erp_url: str) -> None:
-    """A restored shop gives the number again, and that order is cancelled."""
+    """A restored shop uses the number again, and cancels that order."""
     other = "customer = '8', placed_at = '2026-02-02T10:00Z', status = 'cancelled'"
     assert "the shop uses the key again" in shop.changed(other)[0]
     assert run(erp_url, "SELECT status FROM orders") == [("confirmed",)]
@@ -91,7 +91,7 @@ def test_f9_after_a_return_that_is_more_than_was_sold(shop: Shop, middle: Connec
 
 def test_f9_while_the_new_buyer_or_the_item_is_not_in_the_erp(shop: Shop, middle: Connection) -> None:
     assert shop.changed("sku = 'NEW'") == ["the ERP has no item NEW"]
-    change(middle, "UPDATE orders SET customer = '8'")  # of whom no row has come
+    change(middle, "UPDATE orders SET customer = '8'")  # no row of this buyer has come
     assert shop.changed("status = 'cancelled'") == []
     assert shop.cancelled()
     mark(middle, CUSTOMER)
@@ -129,7 +129,7 @@ def test_f9_a_price_that_the_erp_changes_no_more_keeps_no_payment(shop: Shop, mi
 
 
 def test_f9_what_a_clerk_changed_stays_held_while_the_rest_goes(shop: Shop, middle: Connection, erp_url: str) -> None:
-    """Of his line and the order's sum nothing goes; it is held as his edit, however often it is looked at."""
+    """The clerk's line and the order's sum are not sent. They stay held, however often the sink looks."""
     run(erp_url, "UPDATE order_lines SET quantity = 5")
     for sum_ in ("9.90", "8.90"):
         assert shop.changed(f"gross = {sum_}") == ["changed in the ERP: line:l1 quantity: we wrote 2, the ERP has 5"]
@@ -156,7 +156,7 @@ def test_f9_what_a_clerk_changed_stays_held_while_the_rest_goes(shop: Shop, midd
 def test_f9_what_the_erp_refuses_beside_a_cancellation_is_left_away(
     shop: Shop, erp_url: str, changes: Sequence[str]
 ) -> None:
-    """Its cancelled order keeps the figures of before, and no money is left of it."""
+    """The cancelled order keeps its former figures, and no money is left of it."""
     run(erp_url, "ALTER TABLE orders ADD CHECK (gross > 10)")
     *before, cancels = changes
     for one in before:
@@ -176,7 +176,7 @@ def test_f9_a_cancellation_that_the_erp_cannot_take_is_held(shop: Shop, erp_url:
 def test_f9_an_order_that_the_erp_never_heard_of_is_held_for_nothing(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, lacks: str
 ) -> None:
-    """Neither for an item nor for a buyer that the ERP lacks."""
+    """It is held neither for an item nor for a buyer that the ERP lacks."""
     worker = make_worker(middle, erp, profile_path)
     change(middle, f"UPDATE orders SET {lacks}")
     look(worker, middle, ORDER)
@@ -188,7 +188,7 @@ def test_f9_an_order_that_the_erp_never_heard_of_is_held_for_nothing(
 
 
 def test_f9_the_payments_that_the_erp_was_told_of_stay_in_the_ledger(shop: Shop, middle: Connection) -> None:
-    """By them a payment that the shop purges later is told from one that it changed."""
+    """They tell a payment that the shop purges later from one that it changes."""
     shop.changed("sku = 'NEW'")
     assert shop.changed("status = 'cancelled'") == []
     with transaction(middle) as cursor:

@@ -24,14 +24,14 @@ def shop(postgres: Postgres, kafka: Kafka, database: str, prefix: str, tmp_path:
 
 
 def get(shop: Shop, path: str) -> tuple[int, str]:
-    """What the health server answers."""
+    """The health server's answer."""
     port = re.search(r"health_port: (\d+)", shop.config.read_text())
     assert port is not None
     return http_get(int(port[1]), path)
 
 
 def taken_over(shop: Shop) -> psycopg2.extensions.connection:
-    """Somebody else reads the slot from now on, and says nothing."""
+    """Lets somebody else read the slot from now on, without a word."""
     patient = "-c wal_sender_timeout=0"
     other = psycopg2.connect(shop.dsn, connection_factory=LogicalReplicationConnection, options=patient)
     with standing_still(shop.capture):

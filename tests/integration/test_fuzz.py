@@ -35,7 +35,7 @@ def test_another_error_and_a_slow_input_are_findings() -> None:
 
 
 def test_an_input_that_was_slow_once_is_no_finding() -> None:
-    """The machine was."""
+    """The machine was slow."""
     calls: list[bytes] = []
 
     def slow_at_first(data: bytes) -> None:

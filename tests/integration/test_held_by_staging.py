@@ -1,7 +1,8 @@
-"""What the copy lacks holds documents, with the real stager and worker. A gap of a table lets only cancellations pass,
-an unseen value holds its document alone, and both holds end by themselves once the rows come.
+"""What the copy lacks holds documents, with the real stager and worker.
 
-Each order has one line; its buyer is its `note`. Products are a reference: their changes mark no order.
+A gap of a table lets only cancellations pass. An unseen value holds its document alone. Both holds end by themselves
+once the rows come. Each order has one line; its buyer is its `note`. Products are a reference: their changes mark no
+order.
 """
 
 from collections.abc import Callable, Iterator
@@ -54,7 +55,7 @@ MENDED_BY = f"`capture signal snapshot {LINES}`"
 
 
 class Shop(Feed):
-    """Three orders that the ERP has, and what becomes of them."""
+    """Three orders in the ERP, and what happens to them."""
 
     @property
     def profile(self) -> Profile:
@@ -65,7 +66,7 @@ class Shop(Feed):
         return load_profile(str(folder))
 
     def until_there(self, *pieces: Piece, counts: dict[str, int] | None = None) -> None:
-        """A commit with these changes, of which the index says `counts`; waits until it is visible."""
+        """Writes a commit with these changes, which the index counts as `counts`, and waits until it is visible."""
         at = self.place()
         placed = [piece._replace(lsn=at, ordinal=number) for number, piece in enumerate(pieces, 1)]
         if counts is None:
@@ -75,12 +76,12 @@ class Shop(Feed):
         self.until_at(at)
 
     def lose(self, table: str) -> None:
-        """A commit of which a change of this table never comes."""
+        """Writes a commit in which a change of this table never comes."""
         self.until_there(order(90, 0, status="not paid"), counts={ORDERS: 1, table: 1})
         assert self.gaps() == [(table, "lost")]
 
     def read_again(self, table: str, *pieces: Piece) -> None:
-        """What `capture signal snapshot` does."""
+        """Does what `capture signal snapshot` does."""
         at = self.place()
         rows = [piece._replace(lsn=at, ordinal=0, op="r", snapshot=f"s{at}") for piece in pieces]
         state = SnapshotState(f"s{at}", "completed", at, False, (table,), {table: len(rows)})
@@ -92,7 +93,7 @@ class Shop(Feed):
         )
 
     def held(self) -> dict[str, tuple[str, str]]:
-        """By document the reason and the next step of what is held."""
+        """What is held: document → (reason, next step)."""
         query = "SELECT type || ' ' || key, reason, next_step FROM document WHERE state = 'held'"
         return {row[0]: row[1:] for row in self.rows(query)}
 
@@ -125,7 +126,7 @@ def shop(tmp_path: Path, bootstrap_servers: str, prefix: str, database: str) -> 
 
 @pytest.fixture
 def worker(shop: Shop, erp: SqlErp) -> Iterator[Worker]:
-    """It has sent what there was."""
+    """A worker that has sent everything so far."""
     with closing(connect(shop.url, "ordertap_shop")) as connection:
         made = make_worker(connection, erp, f"{shop.folder}/profile/")
         drain(made)
@@ -140,7 +141,7 @@ def in_erp(erp_url: str) -> list[tuple[str, str, str]]:
 def test_while_a_table_has_a_gap_only_cancellations_are_sent(shop: Shop, worker: Worker, erp_url: str) -> None:
     assert in_erp(erp_url) == [(f"S-{number}", "confirmed", "10.00") for number in (1, 2, 3)]
     shop.lose(LINES)
-    cancelled_and_raised = an_order(2, "cancelled", "u", "25")  # by how much, is not certain
+    cancelled_and_raised = an_order(2, "cancelled", "u", "25")  # nobody knows by how much
     new = (an_order(4), line(4, 0, of=4))
     shop.until_there(an_order(1, "cancelled", "u"), cancelled_and_raised, an_order(3, op="u", total="30"), *new)
     drain(worker)
@@ -165,7 +166,7 @@ DOUBT = "; it is cancelled, and that may have been taken back"
 def test_a_cancellation_is_kept_by_a_gap_of_the_orders_that_came_after_it(
     shop: Shop, worker: Worker, erp_url: str
 ) -> None:
-    """Order 1 was opened again by what never came. Order 2 is cancelled after that, which is certain."""
+    """The missing change opened order 1 again. Order 2 is cancelled after that, which is certain."""
     shop.until_there(an_order(1, "cancelled", "u"))
     shop.until_there(order(90, 0, status="not paid"), counts={ORDERS: 2})
     assert shop.gaps() == [(ORDERS, "lost")]
@@ -215,7 +216,7 @@ def test_a_cancellation_is_kept_while_nobody_knows_which_order_a_record_is_of(
 
 
 def test_the_end_of_a_gap_wakes_what_it_held(shop: Shop, worker: Worker, erp_url: str) -> None:
-    """Nothing of the order comes again, and what comes again of the products is as it was."""
+    """No row of the order comes again, and the products come again unchanged."""
     shop.lose(PRODUCTS)
     shop.until_there(an_order(3, op="u", total="30"))
     drain(worker)
@@ -275,7 +276,7 @@ def is_accepted(shop: Shop) -> None:
 def test_a_new_row_that_cannot_be_read_holds_what_reads_its_table_until_it_is_mended(
     shop: Shop, worker: Worker, erp_url: str, mend: Callable[[Shop], None], paid: str
 ) -> None:
-    """A payment in a commit of its own: nothing that is staged says whose it is."""
+    """A payment in its own commit: nothing that is staged says whose it is."""
     shop.until_there(payment(21, of=1)._replace(row_bytes=b"\0no schema"))
     shop.until_there(an_order(1, op="u", total="30"), an_order(2, "cancelled", "u"))
     drain(worker)
@@ -305,7 +306,7 @@ def test_a_row_that_comes_again_without_all_its_values_ends_no_hold(shop: Shop, 
 
 
 def test_while_a_large_commit_brings_a_column_a_worker_does_not_wait(shop: Shop, worker: Worker, erp_url: str) -> None:
-    """It gives its units back, which are due all the same, and finds them done by what the commit says."""
+    """The worker releases its units, which stay due. Later it finds them done by what the commit says."""
     shop.until_there(an_order(4), line(4, 0, of=4))
     shop.types[LINES]["extra"] = (25, -1)
     at = shop.place()

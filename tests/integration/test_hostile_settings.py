@@ -1,4 +1,4 @@
-"""C1: a whole day of capture as a role for which everything is set that a role or a database may set against it."""
+"""C1: a whole day of capture, as a role with every setting against it that a role or a database may have."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def shop(
 
 
 def shapes(records: list[Record]) -> dict[int, dict[str, Any]]:
-    """The rows of `shapes` as Kafka has them, by id, without it; the newest of each."""
+    """The newest row of each id in `shapes`, as Kafka has it, without the id."""
     rows = [one.value["after"] for one in records if one.topic.endswith(".shapes") and one.value]
     return {row["id"]: {name: value for name, value in row.items() if name != "id"} for row in rows}
 

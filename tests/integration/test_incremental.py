@@ -1,4 +1,4 @@
-"""Snapshots on demand while capture streams: signals, chunks between marks, and what may come between them."""
+"""Snapshots on demand while capture streams: signals, chunks between marks, and what may happen between them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def small_chunks(shop: Shop) -> Shop:
 
 
 def steps(shop: Shop) -> list[str]:
-    """The notices of snapshots on demand, by the step that they tell."""
+    """The steps of the notices of snapshots on demand."""
     records = [r for r in shop.records() if r.topic == f"{shop.prefix}.notification" and r.value is not None]
     told = [(r.value["type"], r.value["additional_data"]) for r in records if r.value is not None]
     first = told[0][1]["snapshot_id"]
@@ -37,13 +37,13 @@ def steps(shop: Shop) -> list[str]:
 
 
 def finished(shop: Shop) -> bool:
-    """Whether nothing is left of what was asked for."""
+    """Whether nothing is left of what was requested."""
     demand = shop.position()["demand"]
     return demand is not None and not demand["requests"]
 
 
 def until_finished(shop: Shop) -> None:
-    """Waits until what was asked for is read, and nothing of it is left."""
+    """Waits until everything requested has been read."""
     shop.drain()
     shop.until(lambda: finished(shop))
 
@@ -56,7 +56,7 @@ def read_again(shop: Shop, table: str) -> list[str]:
 
 @contextmanager
 def busy(shop: Shop) -> Iterator[None]:
-    """Inserts, updates, deletes and key changes all the time."""
+    """Inserts, updates, deletes and changes keys all the time."""
     over = threading.Event()
 
     def work() -> None:
@@ -101,7 +101,7 @@ def test_a_table_that_was_never_read_comes_whole_while_it_changes(small_chunks: 
 
 
 def test_a_chunk_that_fails_leaves_the_table_free(shop: Shop) -> None:
-    """A table is left out for its condition, which fails on the data; who alters it then must not wait."""
+    """A table is left out because its condition fails on the data. Whoever alters it then must not wait."""
     shop.capture.start()
     shop.drain()
     shop.signal("snapshot", "public.orders", "--where", "1 / (id - 1) > 0")
@@ -114,7 +114,8 @@ def test_a_chunk_that_fails_leaves_the_table_free(shop: Shop) -> None:
 
 
 def test_a_signal_of_somebody_else_reads_nothing_that_the_settings_leave_out(shop: Shop) -> None:
-    """Each session may write one, and only who knows capture's password is heard; nor does a condition end capture."""
+    """Any session may write a signal, but only one who knows capture's password is heard. A condition does not end
+    capture either."""
     shop.configure(table_exclude_list=["public.lines"])
     shop.capture.start()
     shop.drain()
@@ -133,7 +134,7 @@ def test_a_signal_of_somebody_else_reads_nothing_that_the_settings_leave_out(sho
 
 
 def test_a_parked_table_comes_back_by_a_snapshot_of_all_of_it_alone(shop: Shop) -> None:
-    """What changed meanwhile may lie outside of a condition."""
+    """Rows that changed meanwhile may not meet a condition."""
     shop.configure(oversized_record="park")
     shop.capture.start()
     shop.drain()
@@ -156,7 +157,7 @@ def test_a_parked_table_comes_back_by_a_snapshot_of_all_of_it_alone(shop: Shop) 
 def test_a_parked_table_is_parked_again_when_its_snapshot_ends_before_all_of_it_is_read(
     shop: Shop, ending: str
 ) -> None:
-    """What changed while it was parked is missing still; a table that was read whole before stays as it is."""
+    """What changed while it was parked is still missing. A table that was read whole before stays as it is."""
     shop.configure(oversized_record="park")
     shop.capture.start()
     shop.drain()
@@ -193,7 +194,7 @@ def test_a_parked_table_is_parked_again_when_its_snapshot_ends_before_all_of_it_
 
 @pytest.mark.parametrize("server", AVAILABLE, indirect=True, ids=lambda version: f"pg{version}")
 def test_chunks_follow_the_order_that_each_type_of_key_has(shop: Shop) -> None:
-    """It is the server's, in which NaN and infinity are the greatest, and enums have their own."""
+    """The order is the server's, where NaN and infinity are the greatest, and enums have their own."""
     shop.sql(
         """CREATE TYPE mood AS ENUM ('z', 'a', 'm'); CREATE DOMAIN small AS int;
         CREATE TABLE numbers (a numeric, b float8, c small, d interval, e timestamptz, f date, g bool, h bit(3),
@@ -296,7 +297,7 @@ def test_stops_at_once_while_a_chunk_waits_for_its_table(shop: Shop) -> None:
 
 
 def test_values_that_an_update_left_alone_come_with_the_chunk(small_chunks: Shop) -> None:
-    """Stored out of line, they are not in the log, and the chunk is the only one who has them."""
+    """They are stored out of line and not in the log, so only the chunk has them."""
     shop = small_chunks
     shop.sql(
         "ALTER PUBLICATION tap DROP TABLE orders",
@@ -336,7 +337,7 @@ def test_values_that_an_update_left_alone_come_with_the_chunk(small_chunks: Shop
 
 
 def test_a_row_that_moves_to_where_was_read_comes_with_the_values_that_the_log_leaves_out(shop: Shop) -> None:
-    """Its chunk, had it stayed, would have had them."""
+    """If the row had stayed, its chunk would have had them."""
     shop.sql(
         "ALTER PUBLICATION tap DROP TABLE orders",
         "INSERT INTO orders SELECT n, '', n FROM generate_series(301, 3000) n",
@@ -364,7 +365,7 @@ def test_a_row_that_moves_to_where_was_read_comes_with_the_values_that_the_log_l
 
 
 def rows_written(shop: Shop) -> int:
-    """Of the snapshot that is being carried out."""
+    """Rows that the running snapshot has written so far."""
     requests = (shop.position()["demand"] or {}).get("requests", [])
     return sum(requests[0]["rows"].values()) if requests else 0
 
@@ -412,7 +413,7 @@ def test_pause_resume_and_stop(small_chunks: Shop) -> None:
 
 
 def ordered(shop: Shop) -> list[tuple[str, ...]]:
-    """The tables of the snapshots on demand that wait."""
+    """The tables of the snapshots on demand that are waiting."""
     return [tuple(name for name, _ in request["scope"]) for request in shop.position()["demand"]["requests"]]
 
 
@@ -502,7 +503,7 @@ def test_a_signal_that_cannot_be_carried_out_is_refused_at_once(
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["same run", "next run"])
 def test_a_commit_that_is_in_the_log_before_it_is_visible_is_not_overwritten(shop: Shop, restarted: bool) -> None:
-    """It waits for a synchronous standby that does not come: the stream has it, a chunk cannot see it."""
+    """It waits for a synchronous standby that does not come: the stream has it, but a chunk cannot see it."""
     shop.capture.start()
     shop.drain()
     admin = psycopg2.connect(shop.dsn)
@@ -517,7 +518,7 @@ def test_a_commit_that_is_in_the_log_before_it_is_visible_is_not_overwritten(sho
             asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
             first = threading.Thread(target=_commit_and_wait, args=(beside, _BESIDE))
             first.start()
-            while not shop.value(asleep):  # until the checkpointer, too, has the new setting
+            while not shop.value(asleep):  # until the checkpointer has the new setting, too
                 if not first.is_alive():
                     first = threading.Thread(target=_commit_and_wait, args=(beside, _BESIDE))
                     first.start()
@@ -562,10 +563,8 @@ def _commit_and_wait(connection: psycopg2.extensions.connection, statement: str)
 
 
 def test_a_chunk_waits_for_a_rewrite_and_reads_what_it_leaves(shop: Shop) -> None:
-    """A snapshot that is older than a rewrite sees an empty table, and the log says nothing of rewrites.
-
-    It holds up this table alone, and so does a session that is ended meanwhile.
-    """
+    """A snapshot older than a rewrite sees an empty table, and the log does not mention rewrites. The rewrite holds up
+    only this table, and so does a session that is ended meanwhile."""
     shop.sql("INSERT INTO log SELECT n, 'row' FROM generate_series(1, 100) n")
     shop.capture.start()
     shop.drain()
@@ -588,7 +587,7 @@ def test_a_chunk_waits_for_a_rewrite_and_reads_what_it_leaves(shop: Shop) -> Non
 
 
 def test_a_first_snapshot_that_was_killed_goes_on_with_the_tables_that_it_had_left(shop: Shop) -> None:
-    """What was done stays done; what moved meanwhile, and values that only the first reading had, are there."""
+    """What was done stays done. Rows that moved meanwhile are there, and values that only the first reading had."""
     shop.sql(f"UPDATE orders SET note = repeat('{'long ' * 50}', 50) WHERE id % 50 = 0")
     shop.sql("INSERT INTO orders SELECT n, repeat('x', 100), n FROM generate_series(1001, 80000) n")
     shop.configure(snapshot_max_threads=2, incremental_snapshot_chunk_size=200)

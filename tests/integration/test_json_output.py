@@ -1,4 +1,4 @@
-"""Records as JSON text without a registry say what the Avro records of the same shop say."""
+"""Records as JSON text without a registry say the same as the Avro records of the same shop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ FRAMED = b"\x00\x00\x00\x00\x01what an outbox wrote"
 
 
 class Json:
-    """In place of Schemas: what is not JSON fails, `NaN` among it; and what its own schema does not allow."""
+    """Takes the place of Schemas. Fails on anything that is not JSON (such as `NaN`) or that its own schema does not
+    allow."""
 
     def decode(self, payload: bytes) -> tuple[Any, dict[str, str]]:
         def refused(name: str) -> None:
@@ -36,7 +37,7 @@ class Json:
 
 @pytest.fixture(params=[False, True], ids=["plain", "schemas"])
 def beside(shop: Shop, request: pytest.FixtureRequest) -> Shop:
-    """A second capture of the same shop, whose output is JSON, plain or with schemas; the first one's is Avro."""
+    """A second capture of the same shop, with JSON output, plain or with schemas. The first one writes Avro."""
     common = yaml.safe_load(shop.config.read_text())["capture"] | {
         "message_prefix_include_list": ["app"],
         "provide_transaction_metadata": True,
@@ -55,7 +56,7 @@ def beside(shop: Shop, request: pytest.FixtureRequest) -> Shop:
 
 
 def seen(records: Iterable[Record], prefix: str) -> dict[Any, Any]:
-    """What the records of the tables say that does not depend on who reads the log, by what tells them apart."""
+    """The content of the tables' records that does not depend on who reads the log, by what identifies each."""
     found: dict[Any, Any] = {}
     for table, ours in changes(records, prefix).items():
         for each in ours:
@@ -74,7 +75,7 @@ def seen(records: Iterable[Record], prefix: str) -> dict[Any, Any]:
 
 
 def amounts(record: Record) -> Record:
-    """The decimals of public.orders as such: the big-endian unscaled number, with two digits behind the point."""
+    """The record with public.orders' decimals decoded: a big-endian unscaled number with two digits after the point."""
     for part in ("before", "after"):
         row = (record.value or {}).get(part)
         if row is not None and isinstance(row.get("total"), str):
@@ -84,7 +85,7 @@ def amounts(record: Record) -> Record:
 
 
 def values(shop: Shop, prefix: str, end: str) -> list[bytes]:
-    """Of the records in the topics whose names begin and end so."""
+    """The values in the topics whose names begin and end like this."""
     return [each.value() for each in read_messages(shop.bootstrap_servers, prefix) if each.topic().endswith(end)]
 
 

@@ -1,4 +1,4 @@
-"""What the decoder refuses of JSON is what a real server refuses."""
+"""The decoder refuses the same JSON as a real server."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ HEADS = {
 
 @pytest.fixture
 def shop(database: str, tmp_path: Path) -> Written:
-    """With prices of which the variant (here an order) has not come: 1, 2 and 9 of variant 17, 3 of variant 18."""
+    """A shop with prices whose variant (here an order) has not come: 1, 2 and 9 of variant 17, 3 of variant 18."""
     shop = Written(tmp_path, "", "shop", database, profile_text=PROFILE, heads=HEADS)
     for number, variant in ((1, 17), (2, 17), (3, 18), (9, 17)):
         shop.stage(line(number, number, of=variant))
@@ -96,7 +96,7 @@ def test_a_document_that_is_looked_at_meanwhile_is_marked_again(shop: Written) -
 
 
 def test_a_document_that_is_looked_at_for_longer_than_a_lease_is_marked_again(shop: Written) -> None:
-    """The worker has renewed its lease, and the first one would be over by now."""
+    """The worker has renewed its lease; the first one would have ended by now."""
     looked_at(shop, "done")
     with transaction(shop.connection) as cursor:
         taken = leases.take(cursor, "w", 60, ["price:3"])

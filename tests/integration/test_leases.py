@@ -52,7 +52,7 @@ from tests.fix_erp import (
 
 
 class Lossy(SqlErp):
-    """Does what it is told, or not, and then fails."""
+    """An ERP that does what it is told, or not, and then fails."""
 
     failure: RetryError | HoldError | StopError | None = RetryError("the reply was lost")
     done = True
@@ -124,8 +124,8 @@ def test_nobody_takes_a_unit_over_before_the_lost_call_has_ended(
 def test_a_call_has_a_time_of_its_own_and_has_settled_when_the_lease_ends(
     middle: Connection, other: Connection, erp_url: str, profile_path: str
 ) -> None:
-    """Who takes over then may look. A call that follows has what is left of the lease, or renews it; none that was sent
-    before lasts any longer by that."""
+    """Whoever takes over then may look. A later call gets what is left of the lease, or renews it, which does not
+    prolong calls sent before."""
     seen: list[tuple[timedelta, timedelta]] = []
 
     class Settles(SqlErp):
@@ -161,7 +161,7 @@ def test_a_known_outcome_ends_the_lease_at_once(
 
 
 def test_what_an_outage_gives_back_keeps_its_place(middle: Connection) -> None:
-    """Nobody has looked at it: it is not behind what was marked after it."""
+    """Nobody has looked at it, so it does not fall behind what was marked after it."""
     mark(middle, ORDER)
     lease = _lease(middle, "w1")
     assert lease is not None
@@ -234,7 +234,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(middle: Connection, other: 
 
 
 def test_one_documents_failure_is_its_own(middle: Connection, lossy: Lossy, profile_path: str) -> None:
-    """The ERP answers other questions: no outage is told, and the document rests longer each time."""
+    """The ERP answers other questions, so it is no outage, and the document rests longer each time."""
     lossy.done = False
     _need_the_buyer(middle)
     worker = make_worker(middle, lossy, profile_path)
@@ -314,7 +314,7 @@ def test_a_step_that_the_erp_cannot_tell_of_names_why_and_is_asked_about_again_b
 
 
 def _while_open(other: Connection, begun: Callable[[Cursor], object], meanwhile: Callable[[], object]) -> None:
-    """`meanwhile` runs, and waits if it must, while what `begun` did is not committed yet."""
+    """Runs `meanwhile`, which may have to wait, while what `begun` did is not committed yet."""
     with ThreadPoolExecutor(1) as pool:
         with transaction(other) as cursor:
             begun(cursor)
@@ -339,7 +339,7 @@ def test_a_mark_that_commits_during_a_release_is_not_lost(middle: Connection, ot
 
 
 def test_a_mark_during_a_write_of_the_worker_is_no_deadlock(middle: Connection, other: Connection) -> None:
-    """Both take the unit first, then the document."""
+    """Both lock the unit first, then the document."""
     mark(middle, PRICE)
     lease = _lease(middle, "w1")
     assert lease is not None
@@ -360,7 +360,7 @@ def test_a_mark_during_a_write_of_the_worker_is_no_deadlock(middle: Connection, 
     "ask", [lambda cursor: marks.need(cursor, [CUSTOMER]), lambda cursor: marks.retry(cursor, CUSTOMER)]
 )
 def test_who_asks_again_during_a_look_is_heard(middle: Connection, ask: Callable[[Cursor], object]) -> None:
-    """The look began before, and writes what it saw after: its mark is older."""
+    """The look began before the mark, so its outcome does not clear the mark."""
     mark(middle, CUSTOMER)
     with transaction(middle) as cursor:
         before = documents.entry(cursor, CUSTOMER)
@@ -371,7 +371,7 @@ def test_who_asks_again_during_a_look_is_heard(middle: Connection, ask: Callable
 
 
 class GoesAway(SqlErp):
-    """Does one step of an order, and answers nothing from then on."""
+    """An ERP that does one step of an order, and then answers nothing."""
 
     away = False
     stops = False
@@ -404,7 +404,7 @@ def going(erp_url: str) -> Iterator[GoesAway]:
 
 
 def _changed_and_cancelled(middle: Connection, erp: SqlErp, profile_path: str) -> None:
-    """An order that the ERP has, and a shop commit of which an amendment and a cancellation are to be sent."""
+    """An order that the ERP has, and a commit in the shop that needs an amendment and a cancellation."""
     mark(middle)
     drain(make_worker(middle, erp, profile_path))
     change(middle, "UPDATE orders SET gross = 9.90, status = 'cancelled'")
@@ -432,7 +432,7 @@ def test_a_cancellation_after_an_amendment_outlives_an_outage(
 def test_a_cancellation_after_a_settled_amendment_outlives_an_outage(
     middle: Connection, erp: SqlErp, lossy: Lossy, profile_path: str, erp_url: str
 ) -> None:
-    """The amendment's reply was lost. Another worker hears that it was done, and then nothing more."""
+    """The amendment's reply was lost. Another worker learns that it was done, and then the ERP is away."""
 
     class Silent(SqlErp):
         def unknown_items(self, skus: Collection[str]) -> set[str]:
@@ -453,8 +453,8 @@ def test_a_cancellation_after_a_settled_amendment_outlives_an_outage(
 def test_a_buyer_that_joins_an_order_by_itself_is_given_back(
     middle: Connection, erp: SqlErp, lossy: Lossy, profile_path: str, erp_url: str
 ) -> None:
-    """What was sent for another order cannot be asked for, so that each goes by itself: this one's buyer joins it
-    only then."""
+    """What was sent for another order cannot be asked about, so each order goes by itself. Only then does this one's
+    buyer join it."""
 
     class CannotSay(SqlErp):
         def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
@@ -476,7 +476,7 @@ def test_a_buyer_that_joins_an_order_by_itself_is_given_back(
 
 
 def _need(middle: Connection, type_: str, key: str) -> None:
-    """A document that is not of the small shop that all tests begin with."""
+    """A document outside the small shop that all tests begin with."""
     with transaction(middle) as cursor:
         marks.mark(
             cursor,
@@ -507,7 +507,7 @@ def test_orders_that_are_marked_together_are_leased_in_the_order_of_their_number
 def test_an_order_that_waited_for_its_buyer_keeps_its_place_among_those_that_waited_for_the_erp(
     middle: Connection,
 ) -> None:
-    """As after an outage: what was marked long ago waits, the buyer has just come."""
+    """As after an outage: an order marked long ago waits, and its buyer has just come."""
     mark(middle, CUSTOMER, ORDER)
     later = DocumentRef("sales_order", "2")
     mark(middle, later)

@@ -41,7 +41,7 @@ def type_in(erp_url: str, gross: str = "11.90", status: str = "confirmed") -> No
 
 
 def name(middle: Connection, ref: DocumentRef, hand: str) -> None:
-    """As `sink link` writes it."""
+    """Links a document as `sink link` does."""
     with transaction(middle) as cursor:
         documents.save(cursor, ref, decisions={"linked": hand})
         marks.look_anew(cursor, [ref])
@@ -277,9 +277,7 @@ def test_what_differs_of_an_invoiced_one_is_held_by_the_table(
     assert "the ERP has invoiced it" in reason
 
 
-def test_a_customer_keeps_the_account_number_that_he_has(
-    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
-) -> None:
+def test_a_customer_keeps_the_account_number(middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> None:
     type_in(erp_url)
     mark(middle)
     name(middle, CUSTOMER, "hand:70")

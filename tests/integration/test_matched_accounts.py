@@ -32,7 +32,7 @@ Make = Callable[..., Worker]
 
 @pytest.fixture
 def make(middle: Connection, erp: SqlErp, profile_path: str) -> Make:
-    """Customers 7 and 8 have an order each. 7 has a proven e-mail, 8 the same one and has not proved it."""
+    """Customers 7 and 8 have an order each. 7 has a verified e-mail; 8 has the same one, not verified."""
     change(
         middle,
         "CREATE TABLE customers (id text, number text, email text, verified boolean, tax_id text);"
@@ -92,10 +92,10 @@ def test_an_account_that_the_erp_has_is_taken_and_stays_as_it_is(
     _all_well(middle, erp, profile_path)
 
 
-def test_who_is_found_nowhere_gets_an_account_of_his_own(
+def test_who_is_found_nowhere_gets_a_new_account(
     make: Make, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    """And an e-mail that is not proved finds none: neither that of who asks, nor that of who has the account."""
+    """An e-mail that is not verified finds no account either, whether it is the new customer's or the account's."""
     run(erp_url, TYPED_IN.format("('7002', 'Cid', 'ann@example.org', 'DE1')"))
     mark(middle, ITS_ORDER, OTHER)
     drain(make())
@@ -130,7 +130,7 @@ def test_two_workers_that_meet_two_new_customers_who_are_one_make_one_account(
     profile_path: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The second one looks at his while the call with the first one's account is under way."""
+    """The second worker looks at its customer while the first one's call for an account is under way."""
     change(middle, "UPDATE customers SET verified = true")
     connection, apply = connect(database, "ordertap_shop"), erp.apply
     enter(connection, "shop")
@@ -155,7 +155,7 @@ def test_two_workers_that_meet_two_new_customers_who_are_one_make_one_account(
 
 
 def test_who_may_be_another_new_customer_waits_until_that_one_has_come_or_comes_no_more(middle: Connection) -> None:
-    """The other worker has one, and nobody knows yet what becomes of him."""
+    """Another worker has that customer, and the outcome is open."""
     mark(middle, CUSTOMER, OTHER)
 
     def claimed(who: DocumentRef, *identities: str) -> dict[DocumentRef, DocumentRef]:
@@ -163,10 +163,10 @@ def test_who_may_be_another_new_customer_waits_until_that_one_has_come_or_comes_
             return claim(cursor, {who: identities})
 
     assert claimed(CUSTOMER, "mail", "tax") == {}
-    assert claimed(CUSTOMER, "mail", "tax") == {}, "his own"
+    assert claimed(CUSTOMER, "mail", "tax") == {}, "their own"
     assert claimed(OTHER, "number", "tax") == {OTHER: CUSTOMER}
     assert claimed(CUSTOMER, "mail", "number") == {}, "who waits has claimed nothing"
-    assert claimed(OTHER, "tax") == {}, "what he does not say any more is free"
+    assert claimed(OTHER, "tax") == {}, "an identity that is no longer claimed is free"
     assert claimed(OTHER, "mail") == {OTHER: CUSTOMER}
     rows(middle, "UPDATE document SET applied = '{}' WHERE key = '7' RETURNING key")
     assert claimed(OTHER, "mail") == {}
@@ -184,7 +184,7 @@ def test_several_accounts_are_held_until_the_erp_has_one_or_a_person_says_which(
     assert rows(middle, "SELECT key, check_name, reason, cause FROM document WHERE state = 'held'") == [
         ("7", "several accounts", "the ERP has 2 accounts by this verified e-mail: 10, 9", "master data")
     ]
-    assert len(held(middle)) == 4, "the other one waits for him, and both orders for their buyers"
+    assert len(held(middle)) == 4, "the other customer waits for this one, and both orders for their buyers"
     step = "SELECT next_step FROM document WHERE state = 'held'"
     assert rows(middle, step)[0][0].startswith("`sink accept account customer 7 NUMBER --person NAME` says which")
 

@@ -1,4 +1,4 @@
-"""`sink migrate` and `sink run` on a middle layer of an earlier release, whose rows are read again from Kafka."""
+"""`sink migrate` and `sink run` on a middle layer of an earlier release, whose rows are read from Kafka again."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -20,7 +20,7 @@ FILL = f"`capture signal snapshot {ORDERS}`"
 
 
 class Old:
-    """A layer of the release before, with what its sink read in Kafka."""
+    """A layer of the release before, with what its sink had read from Kafka."""
 
     def __init__(self, folder: Path, servers: str, prefix: str, url: str, elsewhere: str, erp: str) -> None:
         self.url = url
@@ -43,12 +43,12 @@ class Old:
         self.config = write_settings(folder / "settings.yaml", sink=settings)
 
     def loses_its_beginning(self) -> None:
-        """As by retention."""
+        """Deletes the first record, as retention does."""
         for future in self.feed.admin.delete_records([TopicPartition(self.feed.topic(ORDERS), 0, 1)]).values():
             future.result(10)
 
     def says(self, *command: str) -> str:
-        """What a command prints that ends well."""
+        """The output of a command that succeeds."""
         ended = run("sink", *command, config=self.config)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout

@@ -25,7 +25,8 @@ from sink.planning.changes import changes
 from sink.staging.position import why_not_planned
 
 OURS = layer.VERSION
-# As the release before staged an order and applied it: rows of two tables, evidence, an inbox, a ledger.
+# The state in which the release before left a staged and applied order: rows of two tables, evidence, an inbox, a
+# ledger.
 _BEFORE = """
 CREATE TABLE staged."public.orders" (id bigint PRIMARY KEY, status text, _generation bigint NOT NULL,
     _commit_lsn numeric(20) NOT NULL, _ordinal bigint NOT NULL, _deleted boolean NOT NULL, _snapshot text,
@@ -72,7 +73,7 @@ def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
 
 
 def of_this_release(url: str, shop: str = "shop") -> Connection:
-    """The same, as this release takes it over."""
+    """The same layer, taken over by this release."""
     connection = connect(url, schema_of(shop))
     migrate(connection, shop)
     return connection
@@ -94,7 +95,7 @@ def test_ledger_keys_accounts_and_history_stay_and_what_was_staged_is_read_again
 
 
 def test_account_numbers_go_from_mailboxes_to_the_keys_of_the_customers_that_the_erp_has(database: str) -> None:
-    """Guests 7 and 8 share a mailbox, and the ERP took both; 9 has registered, and the ERP kept to his first number. It
+    """Guests 7 and 8 share a mailbox, and the ERP took both. 9 has registered, and kept the first number in the ERP. It
     has neither 10, a guest, nor 11. The key of the last one only looks like a mailbox."""
     numbered = [("guest/ann", "1"), ("9", "2"), ("guest/bob", "3"), ("guest/cy", "4"), ("11", "5"), ("guest/12", "6")]
     with closing(of_the_release_before(database)) as before, before.cursor() as cursor:
@@ -186,7 +187,8 @@ _RECORDS: dict[tuple[str, str], dict[str, Any]] = {
 
 
 def test_records_and_intents_of_the_release_before_are_understood(database: str) -> None:
-    """As it wrote them: lines under one key, links as texts, the ERP's key by the document's name in the profile."""
+    """That release wrote all lines under one key, links as texts, and named the ERP's key after the profile's document
+    type."""
     with closing(of_the_release_before(database, 4)) as before, before.cursor() as cursor:
         cursor.execute("INSERT INTO ordertap.binding (name, value) VALUES ('shop', 'web')")
         for (type_, key), record in _RECORDS.items():
@@ -235,7 +237,7 @@ def pid_of(connection: Connection) -> int:
 
 @pytest.fixture
 def next_release(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From its call on, ours is a release with one migration more."""
+    """Once called, this release has one migration more."""
 
     def begin() -> None:
         more = [*migrations(), (layer.VERSION + 1, "CREATE TABLE more ()")]
@@ -265,7 +267,7 @@ def test_a_process_that_works_keeps_a_migration_away_and_is_named(
         assert rows(newer, "SELECT to_regclass('more') IS NOT NULL") == [(True,)]
 
 
-def test_nobody_begins_on_a_layer_that_is_not_of_his_release(
+def test_nobody_begins_on_a_layer_of_another_release(
     database: str, next_release: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(of_this_release(database)) as connection:

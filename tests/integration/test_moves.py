@@ -76,7 +76,7 @@ def test_f5_an_order_under_another_key_is_no_second_one(
     monkeypatch: pytest.MonkeyPatch,
     first: DocumentRef,
 ) -> None:
-    """Whichever of both keys is looked at first; its return and refund go with it."""
+    """Whichever key is looked at first. Its return and refund go with it."""
     change(middle, "UPDATE orders SET id = 9; UPDATE returns SET order_id = 9")
     look(worker, middle, first)
     for ref in (RETURN, REFUND):
@@ -95,7 +95,7 @@ def test_f5_an_order_under_another_key_is_no_second_one(
 
 
 def test_f5_the_old_key_may_be_used_again(worker: Worker, middle: Connection, erp_url: str) -> None:
-    """By another order, before anyone has looked at the one that was moved."""
+    """Another order takes the key before anyone has looked at the one that moved."""
     change(middle, "UPDATE orders SET id = 9; DELETE FROM returns;"
                    " INSERT INTO orders VALUES (1, 'S-2', '7', '2026-02-01T10:00Z', 'open', 'A', 2, 5.95)")  # fmt: skip
     look(worker, middle, NEW, ORDER)
@@ -111,7 +111,7 @@ def test_f5_two_orders_that_are_alike_are_two(worker: Worker, middle: Connection
 
 @pytest.fixture
 def doubt(worker: Worker, middle: Connection) -> Worker:
-    """Two orders that are alike are gone, and one has come."""
+    """Two equal orders are gone, and one has come."""
     change(middle, COPY.format(3))
     look(worker, middle, THIRD)
     change(middle, "DELETE FROM returns; DELETE FROM orders WHERE id = 3; UPDATE orders SET id = 9")
@@ -134,7 +134,7 @@ def test_f5_in_doubt_a_person_says_which_it_was(doubt: Worker, middle: Connectio
 def test_f5_an_order_of_which_a_person_has_spoken_is_no_second_one_when_it_is_written_anew(
     worker: Worker, middle: Connection, erp_url: str, said: str
 ) -> None:
-    """Before anyone asked whether it is the one that comes later."""
+    """The person decided before anyone asked whether it is the one that comes later."""
     change(middle, "DELETE FROM returns; CREATE TABLE gone AS SELECT * FROM orders; DELETE FROM orders")
     look(worker, middle, ORDER)
     if said == "ignored":
@@ -153,7 +153,7 @@ def test_f5_an_order_of_which_a_person_has_spoken_is_no_second_one_when_it_is_wr
 def test_f5_an_ignored_order_that_the_erp_never_had_is_in_doubt_when_its_number_comes_again(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    """A number alone may be given to another order: a person says."""
+    """A number alone may be another order's, so a person decides."""
     worker = make_worker(middle, erp, profile_path)
     change(middle, "UPDATE orders SET sku = 'NEW'")
     look(worker, middle)
@@ -229,12 +229,12 @@ def test_f5_nothing_is_made_while_another_worker_has_what_it_was_and_may_be_abou
 def test_f5_an_order_on_its_way_to_the_erp_under_its_old_key_is_no_second_one(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, used_again: bool, logged: bool
 ) -> None:
-    """The reply of its create was lost, and the shop changes its key before anyone has asked what became of it, or
-    deletes it and writes it anew, of which the log says nothing."""
+    """The reply of its create was lost. Before anyone has asked about it, the shop changes its key, or deletes it and
+    writes it anew, which the log does not tell."""
 
     change(middle, "INSERT INTO orders VALUES (2, 'S-0', '7', '2026-01-01T09:00Z', 'open', 'A', 2, 5.95)")
     mark(middle, CUSTOMER, DocumentRef("sales_order", "2"))
-    drain(make_worker(middle, erp, profile_path))  # its buyer is there, and keeps nothing back
+    drain(make_worker(middle, erp, profile_path))  # its buyer is there, so nothing waits
     before = run(erp_url, ORDERS)
     lossy = adapter_of(LosesReplies, erp_url)
     mark(middle, ORDER)
@@ -259,7 +259,7 @@ def test_f5_an_order_on_its_way_to_the_erp_under_its_old_key_is_no_second_one(
 
 
 class Meanwhile(SqlErp):
-    """Between his look and his call something else happens."""
+    """Lets something happen between a worker's look and its call."""
 
     happens: Callable[[], None] | None = None
 
@@ -280,8 +280,8 @@ def meanwhile(erp_url: str) -> Iterator[Meanwhile]:
 def test_f5_an_order_that_is_written_anew_after_the_look_at_it_is_made_once(
     middle: Connection, database: str, erp: SqlErp, erp_url: str, profile_path: str, meanwhile: Meanwhile
 ) -> None:
-    """One worker has looked at it, and has not written down yet that he is about to make it; the shop deletes it and
-    writes it under another key, which another one makes."""
+    """One worker has looked at the order, and has not written its intent yet. Then the shop deletes the order and
+    writes it under another key, and another worker makes that one."""
     change(middle, "INSERT INTO orders VALUES (2, 'S-0', '7', '2026-01-01T09:00Z', 'open', 'A', 2, 5.95)")
     mark(middle, CUSTOMER, DocumentRef("sales_order", "2"))
     drain(make_worker(middle, erp, profile_path))
@@ -378,7 +378,7 @@ def test_f5_a_return_that_goes_to_another_order_after_the_look_at_it_is_sent_by_
         meanwhile.happens = goes_to_another
         make_worker(middle, meanwhile, profile_path).step()
         assert meanwhile.happens is None
-        assert run(erp_url, "SELECT * FROM returns") == [], "he has the unit no more"
+        assert run(erp_url, "SELECT * FROM returns") == [], "the worker no longer has the unit"
         assert rows(middle, "SELECT count(*) FROM ordertap_shop.document WHERE intent IS NOT NULL") == [(0,)]
         drain(make_worker(other, erp, profile_path, "another"))
     assert held(middle) == []
@@ -435,8 +435,8 @@ def test_f5_what_a_person_accepted_and_which_profile_made_it_go_with_it(
     assert rows(middle, said.format(1)) == [(None, None)]
 
 
-def test_f5_a_buyer_under_another_key_keeps_his_account(worker: Worker, middle: Connection, erp_url: str) -> None:
-    """His orders name him by the new key in the same commit; the log says that it is he."""
+def test_f5_a_buyer_under_another_key_keeps_the_account(worker: Worker, middle: Connection, erp_url: str) -> None:
+    """The same commit gives the buyer's orders the new key, and the log tells that it is the same buyer."""
     buyer = DocumentRef("customer", "8")
     change(middle, "UPDATE orders SET customer = '8', gross = 9.90")
     _log_says(middle, buyer, "7")
@@ -476,7 +476,7 @@ def test_f5_what_the_log_says_of_a_key_is_kept_as_long_as_it_may_be_asked_for(
     ones = [DocumentRef("sales_order", key) for key in ("3", "4", "5")]
     change(middle, f"{COPY.format(3)}; UPDATE orders SET number = 'S-3' WHERE id = 3; DELETE FROM returns")
     _log_says(middle, ones[0], "2")  # nothing is known of that one
-    _log_says(middle, ones[1], "8")  # and the shop has this one no more
+    _log_says(middle, ones[1], "8")  # the shop no longer has this one
     _log_says(middle, ones[2], "4")  # this one was both, and is not seen yet
     look(worker, middle, *ones[:2])
     assert rows(middle, NOTED) == [("4", "8"), ("5", "4")]

@@ -1,4 +1,4 @@
-"""Faults that were found by experiment with the whole sink, each by its name: they must not happen again."""
+"""Faults that were found by experiments with the whole sink, each by its name. They must not happen again."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -99,7 +99,7 @@ def test_f9_a_cancellation_after_a_correction_of_the_number_reaches_the_erp(
 def test_f9_quantities_of_two_returns_that_are_swapped_arrive(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str, first: int
 ) -> None:
-    """Three were sold and three came back: whichever is planned first, for a moment there would be four."""
+    """Three were sold and three came back. Whichever is planned first, there would be four for a moment."""
     worker = make_worker(middle, erp, profile_path)
     other = DocumentRef("return_order", "15")
     change(middle, "UPDATE orders SET quantity = 3, gross = 12.00")
@@ -118,7 +118,7 @@ def test_f9_quantities_of_two_returns_that_are_swapped_arrive(
 def test_f10_a_refund_that_is_booked_as_a_negative_payment_too_is_carried_over_once(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str, first: str
 ) -> None:
-    """The profile says of which refund it is; in whichever order the two come."""
+    """The profile tells which refund it is, whichever comes first."""
     Path(profile_path, "sales_order.payments.sql").write_text(
         "SELECT order_id::text AS parent, id::text AS key, 'card' AS means, amount, (SELECT id + 1 FROM returns WHERE"
         " 'F-' || id = p.reference)::text AS refund FROM payments AS p WHERE order_id::text = ANY (%(keys)s)"
@@ -143,7 +143,7 @@ def test_f10_a_refund_that_is_booked_as_a_negative_payment_too_is_carried_over_o
 def test_v2_after_a_snapshot_an_order_is_leased_once_and_with_its_buyer(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
-    """All orders wait longer than any buyer."""
+    """All orders have waited longer than any buyer."""
     many = "INSERT INTO orders SELECT n, 'S-' || n, 'c' || n, placed_at, status, sku, quantity, gross"
     change(middle, f"{many} FROM orders, generate_series(2, 120) AS n")
     for statement in (
@@ -160,7 +160,7 @@ def test_v2_after_a_snapshot_an_order_is_leased_once_and_with_its_buyer(
 
 
 class Slow(SqlErp):
-    """Each call takes most of a lease: the clock of the middle layer's leases runs on meanwhile."""
+    """An ERP each of whose calls takes most of a lease: the middle layer's clock runs on meanwhile."""
 
     other: Connection
 

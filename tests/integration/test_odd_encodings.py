@@ -1,4 +1,5 @@
-"""Text that is no UTF-8: one table waits, by name (C2); an outbox's event is read in the database's encoding (C3)."""
+"""Text that is not UTF-8: only its table waits, by name (C2); an outbox event is read in the database's encoding
+(C3)."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ BAD = b"'K\xe4se'"  # LATIN1
 
 @pytest.fixture
 def open_in(postgres: Postgres, kafka: Kafka, prefix: str, tmp_path: Path) -> Iterator[Callable[[str], Shop]]:
-    """A shop in a database of that encoding."""
+    """A shop in a database with this encoding."""
     opened = []
 
     def make(encoding: str) -> Shop:
@@ -35,7 +36,7 @@ def open_in(postgres: Postgres, kafka: Kafka, prefix: str, tmp_path: Path) -> It
 
 
 def raw(shop: Shop, statement: bytes) -> None:
-    """A statement as the bytes that it is."""
+    """Runs a statement given in bytes."""
     connection = psycopg2.connect(shop.dsn)
     with connection, connection.cursor() as cursor:
         cursor.execute(statement)
@@ -47,7 +48,7 @@ def parked(shop: Shop) -> list[str]:
 
 
 def test_c2_a_value_that_is_no_utf_8_parks_its_table_alone(open_in: Callable[[str], Shop]) -> None:
-    """In the first snapshot, in the stream, and in a snapshot that was asked for; each time it comes back."""
+    """In the first snapshot, in the stream, and in a snapshot on demand. Each time the table comes back."""
     shop = open_in("SQL_ASCII")
     raw(shop, b"INSERT INTO lines VALUES (1, 'good'), (2, " + BAD + b"), (3, 'good')")
     assert "warn the database's encoding is SQL_ASCII" in run("capture", "check", config=shop.config).stdout
@@ -79,7 +80,7 @@ def test_c2_a_value_that_is_no_utf_8_parks_its_table_alone(open_in: Callable[[st
 
 
 def test_c2_names_that_are_no_utf_8_stop_nothing_else(open_in: Callable[[str], Shop]) -> None:
-    """A message's prefix is nobody's; a column's name parks its table until it has another one."""
+    """Nobody wants a message with such a prefix. A column with such a name parks its table until it is renamed."""
     shop = open_in("SQL_ASCII")
     shop.capture.start()
     shop.drain()
@@ -100,7 +101,7 @@ def test_c2_names_that_are_no_utf_8_stop_nothing_else(open_in: Callable[[str], S
 
 
 def test_c2_a_comment_that_is_no_utf_8_is_told_with_where_to_look(open_in: Callable[[str], Shop]) -> None:
-    """It is in the catalogue: a new slot is of no use."""
+    """It is in the catalogue, so a new slot would not help."""
     shop = open_in("SQL_ASCII")
     raw(shop, b"COMMENT ON COLUMN orders.note IS " + BAD)
     shop.capture.start()

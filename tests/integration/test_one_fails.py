@@ -1,4 +1,4 @@
-"""An unexpected error, or one in a query to the ERP: only its document is held, and the others go on."""
+"""An unexpected error, or an error in a query to the ERP: only its document is held, and the others go on."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -40,7 +40,7 @@ SECRET = "Ann Lovelace"
 
 
 class Refusing(SqlErp):
-    """Refuses the questions that are asked for no document's sake."""
+    """An ERP that refuses questions which concern no single document."""
 
     asked: Collection[str] = ()
 
@@ -58,7 +58,7 @@ class Refusing(SqlErp):
 
 
 class Failing(SqlErp):
-    """Fails at each question that has a `bad` one of its kind in it; `when` says for which."""
+    """An ERP that fails at each question with a `bad` document. `when`: the kinds of questions."""
 
     error: Callable[[], Exception] = partial(ValueError, SECRET)
     skus: Collection[str] = ()
@@ -150,7 +150,7 @@ def test_a_name_that_the_erps_database_has_no_letters_for_holds_its_order_alone(
 
 
 def _in_latin_1(postgres: Postgres) -> str:
-    """The reference ERP in a database of the encoding that many old ones have."""
+    """The reference ERP in a database with the encoding that many old ones have."""
     postgres.psql("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     url = postgres.dsn("latin")
     run(url, (ROOT / "deploy/erp/schema.sql").read_text())
@@ -169,7 +169,7 @@ def test_an_order_with_a_date_that_python_does_not_have_is_held_alone(
 
 
 @pytest.mark.parametrize("apply", [True, False])
-def test_of_a_buyer_that_joins_his_order_and_cannot_be_built_the_order_waits(
+def test_the_order_of_a_buyer_who_joins_it_and_cannot_be_built_waits(
     many: Connection, erp: SqlErp, profile_path: str, apply: bool
 ) -> None:
     """A plan says what would be sent, and not more."""

@@ -72,7 +72,7 @@ def test_the_same_seed_is_the_same_day(oscar_shop: Callable[[], str]) -> None:
 
 
 def test_the_day_had_what_makes_oscar_hard(shop: psycopg2.extensions.connection) -> None:
-    """Else the tests below would prove less than they say."""
+    """Otherwise the tests below would prove less than they say."""
     (day,) = rows(
         shop,
         """SELECT (SELECT count(*) FROM order_order) AS orders,

@@ -1,4 +1,4 @@
-"""One amount of oscar's is split into what it was paid for: the rules in the profile's SQL, on hand-made rows."""
+"""An amount of oscar's is split into what it was paid for: the rules in the profile's SQL, on hand-made rows."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing

@@ -83,7 +83,7 @@ def _sink(kafka: Kafka, prefix: str, database: str, registry: str) -> SinkSettin
 
 @contextmanager
 def _staging(settings: SinkSettings) -> Iterator[None]:
-    """The stager as `sink run` has it, until the end of the block; its error is raised then."""
+    """Runs the stager as `sink run` does until the end of the block, and then raises its error."""
     parts, stop, errors = wiring.parts(settings), threading.Event(), []
 
     def run() -> None:
@@ -106,7 +106,7 @@ def _staging(settings: SinkSettings) -> Iterator[None]:
 
 
 def _log_end(shop: str) -> int:
-    """Where the shop's log ends now."""
+    """The present end of the shop's log."""
     with closing(psycopg2.connect(shop)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
         (end,) = cursor.fetchone() or (0,)
@@ -114,7 +114,7 @@ def _log_end(shop: str) -> int:
 
 
 def _await_copy(middle: Connection, end: int, capture: Program) -> None:
-    """Until the copy has all up to there, the first snapshot too."""
+    """Waits until the copy has everything up to there, including the first snapshot."""
     deadline = time.monotonic() + SECONDS
     while True:
         with transaction(middle) as cursor:

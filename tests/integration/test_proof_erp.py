@@ -1,4 +1,4 @@
-"""The proof of shop against ERP: agreement has no findings, and each single damage in the ERP is found."""
+"""The proof of shop against ERP: if they agree there are no findings, and each single damage in the ERP is found."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ DAMAGES = {
 
 
 class Books:
-    """Shop, ERP and ledger as they are when all is well."""
+    """Shop, ERP and ledger when all is well."""
 
     def __init__(self, server: Postgres, new_database: Callable[[Postgres, str], str]) -> None:
         self.shop, self.erp, self.middle = (new_database(server, name) for name in ("shop", "erp", "middle"))
@@ -130,7 +130,7 @@ def _return(cursor: Any, number: str, order: str, quantity: Any, money: Any, rec
 
 
 def execute(dsn: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    """One statement in a database."""
+    """Runs one statement in a database."""
     with closing(psycopg2.connect(dsn)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(statement, values or None)
         return cursor.fetchall() if cursor.description else []
@@ -138,14 +138,14 @@ def execute(dsn: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
 
 @pytest.fixture(scope="module")
 def sound(postgres: Postgres) -> Books:
-    """Made once."""
+    """Made once for all tests."""
     numbers = iter(range(3))
     return Books(postgres, lambda server, name: server.create_database(f"books_{name}_{next(numbers)}"))
 
 
 @pytest.fixture
 def books(sound: Books, postgres: Postgres) -> Books:
-    """The ERP and the ledger of a test of its own: a copy."""
+    """A copy of ERP and ledger for one test."""
     mine = object.__new__(Books)
     mine.shop = sound.shop
     mine.erp, mine.middle = (_copy_of(postgres, dsn) for dsn in (sound.erp, sound.middle))

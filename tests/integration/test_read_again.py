@@ -38,7 +38,7 @@ def written(tmp_path: Path, prefix: str, database: str) -> Written:
 
 
 def read_again(feed: Feed, table: str, *pieces: Piece) -> None:
-    """A snapshot on demand of a whole table, until it is staged."""
+    """Reads a whole table in a snapshot on demand, and waits until it is staged."""
     at = feed.place()
     rows = [piece._replace(lsn=at, ordinal=0, op="r", snapshot=f"s{at}") for piece in pieces]
     state = SnapshotState(f"s{at}", "completed", at, False, (table,), {table: len(rows)})
@@ -48,14 +48,14 @@ def read_again(feed: Feed, table: str, *pieces: Piece) -> None:
 
 
 def go_on(feed: Feed) -> None:
-    """Another commit is staged, with the offsets of its partition."""
+    """Stages another commit, with the offsets of its partition."""
     at = feed.place()
     feed.commit(at, order(99, at, 1, "shipped"), line(99, at, 2, of=99), line(98, at, 3, of=99))
     feed.until_at(at)
 
 
 def test_a_parked_record_holds_until_its_table_is_read_again(feed: Feed) -> None:
-    """Two tables of one commit: the documents are free when the last of both was read."""
+    """One commit has two tables: the documents are free when both have been read."""
     feed.commit(1_100, order(17, 1_100), line(1, 1_100, 2))
     pieces = [order(17, 1_200, 1, "shipped", "u"), line(1, 1_200, 2, op="u")]
     feed.commit(1_200, *(piece._replace(row_bytes=UNREADABLE) for piece in pieces))
@@ -81,7 +81,7 @@ def test_a_parked_record_holds_until_its_table_is_read_again(feed: Feed) -> None
 def test_what_a_new_row_that_could_not_be_staged_holds_is_free_once_it_can_be_or_its_row_comes_again(
     feed: Feed, comes_again: bool
 ) -> None:
-    """Once free, it stays so when all is read again."""
+    """Once free, the document stays free when everything is read again."""
     feed.commit(1_100, order(17, 1_100), line(1, 1_100, 2))
     feed.commit(1_200, order(18, 1_200))
     with feed.running():
@@ -107,7 +107,7 @@ def test_what_a_new_row_that_could_not_be_staged_holds_is_free_once_it_can_be_or
 
 
 def unreadable(feed: Feed) -> list[str]:
-    """The tables of which a record that cannot be staged may be part of any document."""
+    """Tables with records that cannot be staged and may be part of any document."""
     with transaction(feed.connection) as cursor:
         return [gap.table for gap in table_gaps(cursor) if gap.cause == "unreadable"]
 
@@ -147,7 +147,7 @@ def test_a_staged_table_that_was_dropped_is_made_anew_and_whole_once_it_is_read_
 
 
 def test_skipped_offsets_that_a_person_accepts_do_not_come_back(feed: Feed) -> None:
-    """The stager that runs meanwhile has them in memory."""
+    """The stager that is running has them in memory."""
     feed.commit(1_100, order(1, 1_100))
     with feed.running():
         feed.until_at(1_100)

@@ -1,4 +1,4 @@
-"""The consumer that schemas/README.md shows the data team, run exactly as it is printed."""
+"""The consumer that schemas/README.md shows the data team, run exactly as printed."""
 
 import re
 from decimal import Decimal
@@ -15,7 +15,7 @@ README = Path(__file__).parents[2] / "schemas" / "README.md"
 
 @pytest.fixture
 def code() -> str:
-    """Its one Python block."""
+    """The page's only Python block."""
     (block,) = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     return str(block)
 

@@ -68,7 +68,7 @@ def test_a_sink_is_ready_once_the_copy_follows_the_shop_and_so_is_one_that_stand
 
 
 def test_one_that_is_told_to_read_its_settings_again_says_that_it_does_not(feed: Feed) -> None:
-    """V8: a SIGHUP changed nothing, in silence."""
+    """V8: a SIGHUP changed nothing, without a word."""
     asked = threading.Event()
     with capture_logs() as logs, running(feed, reread=asked):
         asked.set()

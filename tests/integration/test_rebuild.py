@@ -115,7 +115,7 @@ def test_a_change_that_makes_the_same_documents_is_noted_and_sends_nothing(
 def test_what_the_erp_has_not_or_a_person_ignores_was_made_by_no_profile(
     sold: Connection, erp: SqlErp, profile_path: str
 ) -> None:
-    """Status and rebuild count the same."""
+    """Status and rebuild count the same documents."""
     change(sold, "DELETE FROM prices; INSERT INTO orders"
                  " VALUES (99, 'S-99', '9', '2026-01-01T10:00Z', 'cancelled', 'A', 2, 11.90)")  # fmt: skip
     mark(sold, PRICE, ORDER._replace(key="99"), CUSTOMER._replace(key="99"))

@@ -1,4 +1,4 @@
-"""Differences made by hand, one of each class, on real databases: none is missed, and none counts as agreement."""
+"""Hand-made differences, one of each class, on real databases: none is missed, and none counts as agreement."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -80,7 +80,7 @@ def test_missing_in_the_erp(compare: Compare, erp_url: str) -> None:
 
 
 def test_in_the_erp_only(compare: Compare, middle: Connection) -> None:
-    """The shop's row is gone, and no delete of it ever came."""
+    """The shop's row is gone, and its delete never came."""
     change(middle, "DELETE FROM returns")
     report = compare()
     assert _found(report) == [
@@ -177,7 +177,7 @@ def test_what_the_shop_cannot_say_is_never_skipped(
 def test_an_order_that_never_reached_the_sink_is_missing(
     compare: Compare, middle: Connection, erp: SqlErp, profile_path: str, database: str
 ) -> None:
-    """Read from the shop itself, which has more than was staged."""
+    """The shop itself is read, which has more than was staged."""
     shop = connect(database, "public")
     with transaction(shop) as cursor:
         cursor.execute(
@@ -199,7 +199,7 @@ def test_an_order_that_never_reached_the_sink_is_missing(
 def test_a_return_that_is_held_explains_its_order(
     compare: Compare, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    """More comes back than the ERP has left: the return is held, and the order's remainder is not a second riddle."""
+    """More comes back than is left in the ERP. The return is held, and explains the order's remainder, too."""
     change(middle, "UPDATE returns SET quantity = 2")
     run(erp_url, "UPDATE returns SET status = 'invoiced'")
     mark(middle, RETURN)

@@ -1,4 +1,4 @@
-"""F11: reconcile while orders flow. The test makes changes happen between the reads of both sides."""
+"""F11: reconcile while orders flow. The test makes changes between the reads of both sides."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from gc import get_objects
@@ -59,19 +59,19 @@ class Day:
             stand_at(cursor, BEHIND_ALL)
 
     def change(self, statement: str, staged: bool = True) -> None:
-        """The shop writes, and the stager has it at once."""
+        """Changes the shop and, if `staged`, the copy at once."""
         with transaction(self.shop) as cursor:
             cursor.execute(statement)
         if staged:
             change(self.other, statement)
 
     def staged(self, statement: str, *refs: DocumentRef) -> None:
-        """The shop's change as the stager brings it, whoever else has the shop in one moment."""
+        """Changes the copy as the stager would."""
         change(self.other, statement)
         mark(self.other, *refs)
 
     def look(self, shop: bool, happens: Happens, times: int = 1) -> Report:
-        """Reconciles; it happens when the ledger and the shop were read, and the ERP was not, so many times."""
+        """Reconciles. The change happens after ledger and shop were read and before the ERP is, this many times."""
         left = times
 
         def observe(refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
@@ -135,7 +135,7 @@ def test_f11_what_was_changed_and_sent_after_the_shop_was_read_is_in_flight(day:
 
 
 def test_a_change_that_the_copy_brings_meanwhile_is_compared_again(day: Day) -> None:
-    """The copy is read anew, and has it."""
+    """The copy is read again, and has it."""
 
     def happens() -> None:
         day.staged("UPDATE prices SET amount = 7", PRICE)
@@ -158,7 +158,7 @@ def test_f11_a_return_that_is_sent_after_the_shop_was_read_explains_its_order(da
 
 
 def test_what_moves_at_each_look_is_in_flight_in_the_end(day: Day, erp_url: str) -> None:
-    """Someone looks at it again and again, and nothing comes of it."""
+    """A document that is looked at again and again without an outcome."""
     run(erp_url, "UPDATE prices SET amount = 6")
 
     def happens() -> None:
@@ -177,7 +177,7 @@ def test_what_stands_still_differs(day: Day, erp_url: str, shop: bool) -> None:
 
 
 def test_a_document_that_the_shop_deletes_meanwhile_is_in_flight(day: Day) -> None:
-    """It was compared, and is away when the ERP's documents are looked for in the copy."""
+    """It was compared, and is gone when the copy is searched for the ERP's documents."""
     keys = day.erp.keys
 
     def paged(*arguments: object) -> object:

@@ -1,5 +1,4 @@
-"""After a back-up of the middle layer or a wrong mapping, shop and ERP agree again, with a person's decision where
-needed."""
+"""Shop and ERP agree again after a restored backup or a wrong mapping, with a person's decision if one is needed."""
 
 from collections.abc import Sequence
 
@@ -133,9 +132,9 @@ def _restore(middle: Connection, applied: Sequence[str]) -> None:
 def test_what_changed_on_both_sides_goes_as_the_shop_has_it_by_one_word_and_the_brake_counts_it(
     worker: Worker, middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
-    """As after a back-up, or a mapping that led to another column: each order looks changed in the ERP."""
+    """As after a restore, or when the mapping names another column now: each order looks changed in the ERP."""
     run(erp_url, "UPDATE orders SET payment_means = 'cash'")
-    _ledger(middle, "DELETE FROM brake_count")  # what was counted of late passes again
+    _ledger(middle, "DELETE FROM brake_count")  # the changes counted lately pass again
     rules = Rules("shop", Policy("shop"), apply=True, settle_seconds=0, brake=Brake(orders=2))
     worker = Worker(middle, load_profile(profile_path), erp, rules, "w1")
     mark(middle, *ORDERS)

@@ -1,4 +1,5 @@
-"""The SQL of a batch on a real PostgreSQL: the guard, what was not sent, deletes, key changes, snapshots, TRUNCATE."""
+"""The SQL of a batch on a real PostgreSQL: the guard, values that were not sent, deletes, key changes, snapshots,
+TRUNCATE."""
 
 from __future__ import annotations
 
@@ -217,7 +218,7 @@ def test_a_batch_leaves_no_rows_for_the_next_one(copy: Copy) -> None:
 
 @pytest.mark.parametrize("size", [10, 3000])
 def test_a_temporary_table_stays_small(copy: Copy, size: int) -> None:
-    """Nothing vacuums it: a session lives for months."""
+    """Nothing vacuums it, and a session lives for months."""
     for at in range(1, 1 + 30_000 // size // 5):
         copy.put(*[(ONE | {"id": n}, stamp(at, n)) for n in range(size)])
     sizes = copy.rows("SELECT sum(pg_relation_size(oid)) FROM pg_class WHERE relpersistence = 't' AND relkind = 'r'")
@@ -254,7 +255,7 @@ def test_null_and_text_that_looks_like_it(copy: Copy) -> None:
 def test_a_row_that_postgresql_does_not_take_is_no_outage(
     copy: Copy, columns: dict[str, str], bad: dict[str, str], said: str
 ) -> None:
-    """A value of another type, a row or a key that is too long: the caller parks it, and goes on."""
+    """A value of another type, or too long a row or key: the caller parks it, and goes on."""
     row = dict.fromkeys(columns, "1" if len(columns) < 9 else "x" * 30)
     with pytest.raises(DataError, match=said) as caught:
         copy.put((row | bad, stamp(100)), columns=columns)
@@ -276,7 +277,7 @@ class Change(NamedTuple):
 
 @dataclass
 class Known:
-    """What a row must be."""
+    """The expected content of a row."""
 
     at: Stamp
     live: bool
@@ -286,7 +287,7 @@ class Known:
 
 
 def model(changes: Sequence[Change]) -> dict[int, Known]:
-    """The live rows after changes in the order of their stamps."""
+    """The live rows after these changes, in the order of their stamps."""
     rows: dict[int, Known] = {}
     for change in sorted(set(changes), key=lambda one: one.at):
         text = str(change.at)
@@ -304,7 +305,7 @@ def model(changes: Sequence[Change]) -> dict[int, Known]:
 
 
 def apply(copy: Copy, name: str, batch: Sequence[Change]) -> None:
-    """A batch, by stamps, in as few statements as its kinds allow."""
+    """Writes a batch, by stamps, in as few statements as its kinds allow."""
     columns: Mapping[str, str] = {"id": "bigint", "status": "text", "note": "text"}
     runs: list[list[Change]] = []
     for change in sorted(set(batch), key=lambda one: one.at):

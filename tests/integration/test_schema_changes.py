@@ -1,4 +1,4 @@
-"""Tables change while capture runs, or long before it reads of it; and a registry that does not take every change."""
+"""Tables change while capture runs, or long before it reads of it; and a registry does not take every change."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ CHANGES = (
     "ALTER TABLE lines ADD COLUMN amount numeric(8,2) DEFAULT 1.5",
     "ALTER TABLE log DROP CONSTRAINT log_pkey, ADD COLUMN key uuid PRIMARY KEY DEFAULT gen_random_uuid()",
 )
-"""Each is followed by changes of rows; some make what the catalogue says now untrue for what is still unread."""
+"""Each is followed by changes of rows. Some make today's catalogue wrong for what is still unread."""
 
 
 def change_schema(shop: Shop) -> None:
-    """All of CHANGES, with rows between them; at the end each row is written once more, in its last form."""
+    """Makes all CHANGES, with rows between them. At the end each row is written once more, in its last form."""
     for number, statement in enumerate(CHANGES):
         shop.sql(statement)
         shop.sql(
@@ -61,14 +61,14 @@ def test_every_change_of_a_table_keeps_every_row(shop: Shop, behind: bool) -> No
     if behind:
         shop.capture.start()
     shop.drain()
-    # Rows of `log` from before its key changed lie under keys that no longer are.
+    # Rows of `log` from before its key changed lie under keys that no longer exist.
     findings = [finding for finding in shop.findings() if not finding.text.startswith("public.log ")]
     assert not findings
 
 
 @pytest.fixture
 def apicurio(shop: Shop, registry_url: str) -> Shop:
-    """A shop whose schemas go to a real registry, each subject under BACKWARD once it is there."""
+    """A shop whose schemas go to a real registry, with each subject under BACKWARD once it exists."""
     shop.configure(schema_registry_url=registry_url)
     return shop
 
@@ -86,7 +86,7 @@ def rule(registry_url: str, subject: str, compatibility: str) -> None:
 
 
 def retype(shop: Shop) -> str:
-    """A change that BACKWARD forbids, with rows before and after it; the subject."""
+    """Makes a change that BACKWARD forbids, with rows before and after it. Returns the subject."""
     subject = f"{shop.prefix}.public.orders-value"
     rule(shop.registry, subject, "BACKWARD")
     shop.sql("UPDATE orders SET note = '12' WHERE id = 7", "INSERT INTO lines VALUES (7, 7, 'before')")
@@ -117,7 +117,7 @@ def test_stop_says_which_column_clashes_and_goes_on_when_the_registry_takes_it(a
     [
         ("BACKWARD", "ALTER TABLE orders ALTER note SET NOT NULL"),
         ("FULL", "ALTER TABLE orders ALTER note SET NOT NULL"),
-        # As Django adds a column.
+        # Django adds a column like this.
         ("BACKWARD", "ALTER TABLE orders ADD n int NOT NULL DEFAULT 7; ALTER TABLE orders ALTER n DROP DEFAULT"),
         ("FULL", "ALTER TABLE orders ALTER total DROP NOT NULL"),
         ("FULL", "DROP TABLE orders"),
@@ -143,7 +143,8 @@ def test_a_catalogue_that_is_ahead_makes_no_schema_that_the_registry_refuses(
 
 
 def test_rows_of_a_table_that_is_gone_keep_their_key(shop: Shop) -> None:
-    """Under FULL the catalogue alone knows it; without it they would lie elsewhere, and have no tombstones."""
+    """Under FULL only the catalogue knows the key. Without it the rows would be in other partitions, and have no
+    tombstones."""
     shop.sql('ALTER TABLE log RENAME id TO "the id"')
     shop.capture.start()
     shop.drain()
@@ -208,7 +209,7 @@ PLAYED = {  # change of a table -> the rules that refuse it
 
 
 class Play:
-    """Tables that change under a rule of the registry each: `refused` are those whose rule refuses their change."""
+    """Tables that change, each under its own registry rule. `refused`: those whose rule refuses the change."""
 
     def __init__(self, shop: Shop, *rules: str) -> None:
         self._shop = shop
@@ -224,7 +225,7 @@ class Play:
         shop.sql(f"ALTER PUBLICATION tap SET TABLE {', '.join(self._tables)}")
 
     def run(self) -> None:
-        """All changes, with rows before and after; at the end each row is written once more, in its last form."""
+        """Makes all changes, with rows before and after. At the end each row is written once more, in its last form."""
         for name, (_, of) in self._tables.items():
             self.rule(name, of)
             self._add(name, 2)
@@ -237,12 +238,12 @@ class Play:
         self._shop.sql(*(f"UPDATE {self._now(name)} SET state = state" for name in self._tables))
 
     def rule(self, name: str, compatibility: str) -> None:
-        """Of the table's key and value."""
+        """Sets the compatibility of the table's key and value subjects."""
         for part in ("key", "value"):
             rule(self._shop.registry, f"{self._shop.prefix}.public.{name}-{part}", compatibility)
 
     def _add(self, name: str, number: int) -> None:
-        """Another row like the first, whatever columns there are."""
+        """Adds a row like the first, whatever columns there are."""
         new = json.dumps({"id": number, "code": 10 + number})
         self._shop.sql(
             f"INSERT INTO {name} SELECT (jsonb_populate_record(one, '{new}')).* FROM {name} one WHERE id = 1"
@@ -252,7 +253,7 @@ class Play:
         return f"{name}_new" if self._tables[name][0] == "moved" else name
 
     def prove(self, suffix: str = "") -> None:
-        """The shop's rows are in the topics, those of refused tables in the ones with the suffix."""
+        """Checks that the shop's rows are in the topics; those of refused tables, in topics with the suffix."""
         there = shop_tables(self._shop.dsn, [f"public.{self._now(name)}" for name in self._tables])
         assert {len(rows) for rows in there.values()} == {3}
         played = replay(self._shop.records(), self._shop.prefix)
@@ -260,7 +261,7 @@ class Play:
         for name, (change, _) in self._tables.items():
             table = f"public.{self._now(name)}"
             rows = played[f"{table}{suffix}" if name in self.refused else table]
-            if change == "key":  # what lies under the key that no longer is stays there
+            if change == "key":  # rows under the former key stay there
                 rows = {key: row for key, row in rows.items() if json.loads(key).keys() == {"code"}}
             found[table] = rows
         assert not check_content(found, there)

@@ -1,4 +1,4 @@
-"""Capture's sessions: what they show is what the codecs read, and `capture status` knows which is which."""
+"""Capture's sessions: they show values in the form that the codecs read, and `capture status` tells them apart."""
 
 from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
@@ -17,13 +17,13 @@ from tests.programs import ROOT
 
 LIMITS = """SELECT name FROM pg_settings
     WHERE name ~ '_timeout$' AND context = 'user' AND name <> 'wal_sender_timeout'"""
-"""All limits of time that a role may have, but for the server's patience with us, which is asked for."""
+"""All time limits that a role may have, except the server's patience with us, which is asked for."""
 OTHERS = {
     "default_transaction_isolation": "serializable", "default_transaction_read_only": "on",
     "default_transaction_deferrable": "on", "search_path": "nowhere", "quote_all_identifiers": "on",
     "standard_conforming_strings": "off", "row_security": "on",
 }  # fmt: skip
-"""What a role or a database may have set beside limits of time and the form of values."""
+"""What a role or a database may have set, besides time limits and formats of values."""
 OURS = {
     "default_transaction_isolation": "read committed", "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off", "search_path": "public", "quote_all_identifiers": "off",
@@ -38,7 +38,7 @@ def server_of(dsn: str) -> Server:
 
 
 def shown_by(server: Server, factory: type | None, settings: Iterable[str]) -> dict[str, str]:
-    """What a session of capture has set."""
+    """The settings of a session of capture."""
     connection = server.connect(connection_factory=factory) if factory else server.connect()
     try:
         with connection.cursor() as cursor:
@@ -94,7 +94,7 @@ def test_c1_what_role_and_database_have_set_is_not_what_our_sessions_have(
 
 @pytest.mark.parametrize("factory", [None, psycopg2.extras.LogicalReplicationConnection], ids=["plain", "walsender"])
 def test_the_server_notices_when_we_are_gone_without_a_word(database: str, factory: type | None) -> None:
-    """Else the session of a leader whose machine lost its power keeps the lock, and its standby waits."""
+    """Otherwise the session of a leader whose machine lost power would keep the lock, and its standby would wait."""
     server = server_of(database)
     connection = server.connect(connection_factory=factory) if factory else server.connect()
     leadership = Leadership(server, "ours")
@@ -115,7 +115,7 @@ def test_the_server_notices_when_we_are_gone_without_a_word(database: str, facto
 
 
 def test_a_leaders_question_may_take_longer_than_it_waits_for_a_lock(database: str) -> None:
-    """The facts of thousands of tables do on a busy server; each start asks for them."""
+    """On a busy server, the facts of thousands of tables may; each start asks for them."""
     leadership = Leadership(server_of(database), "ours")
     try:
         assert leadership.setting("lock_timeout") == "10s"
@@ -128,7 +128,7 @@ def test_a_leaders_question_may_take_longer_than_it_waits_for_a_lock(database: s
 def test_only_the_copies_of_one_capture_are_its_leader_and_standby(database: str) -> None:
     server = server_of(database)
     leader, standby, other = (Leadership(server, slot) for slot in ("ours", "ours", "theirs"))
-    idle, looking = server.connect(), server.connect()  # as one that reads a table again, and `capture status`
+    idle, looking = server.connect(), server.connect()  # a reading of a table, and `capture status`
     try:
         assert (leader.acquire(), standby.acquire(), other.acquire()) == (True, False, True)
         with idle.cursor() as cursor:
@@ -153,6 +153,6 @@ def test_a_role_that_may_not_replicate_is_sent_to_check_and_not_to_the_network(d
 
 
 def test_one_place_opens_sessions() -> None:
-    """What it sets, all have: the walsender, a snapshot's workers, chunks read on demand, every command."""
+    """So all have its settings: the walsender, a snapshot's workers, chunks on demand, and every command."""
     places = [path.name for path in (ROOT / "capture").rglob("*.py") if "psycopg2.connect(" in path.read_text("utf-8")]
     assert places == ["replication.py"]

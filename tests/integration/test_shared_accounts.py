@@ -37,7 +37,7 @@ def worker(middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> 
 
 @pytest.fixture
 def bind(middle: Connection, erp_url: str, profile_path: str) -> Accept:
-    """A person says which account a customer has."""
+    """Lets a person say which account a customer has."""
 
     def opened() -> SqlErp:
         return SqlErp(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))
@@ -103,7 +103,7 @@ def test_an_account_that_was_accepted_by_mistake_is_given_back(
 def test_a_customer_who_is_held_goes_on_with_another_ones_account(
     worker: Worker, middle: Connection, erp_url: str, profile_path: str, bind: Accept
 ) -> None:
-    """The ERP refuses him, and his order waits; then it is booked to what another customer of the shop has."""
+    """The ERP refuses the customer, and the order waits. Then it is booked to another customer's account."""
     mark(middle)
     drain(worker)
     run(erp_url, "ALTER TABLE customers ADD CHECK (external_key IS NULL OR external_key = 'shop/customer/7/1')")

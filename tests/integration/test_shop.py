@@ -1,4 +1,4 @@
-"""The sample shop on a real PostgreSQL: its day is exact and has everything that the sink has to handle; the profile
+"""The sample shop on a real PostgreSQL: its day is exact and has everything that the sink must handle, and the profile
 reads it."""
 
 from collections.abc import Callable, Iterator
@@ -96,7 +96,7 @@ def new_shop(postgres: Postgres) -> Callable[[], str]:
 
 @pytest.fixture(scope="module", params=SEEDS, ids=lambda seed: f"seed{seed}")
 def day(request: pytest.FixtureRequest, new_shop: Callable[[], str]) -> Iterator[tuple[Shop, list[str]]]:
-    """A shop after a day, and what was said."""
+    """A shop after a day, and what its simulator said."""
     url, said = new_shop(), []
     with closing(Simulator(url, request.param)) as simulator:
         simulator.run(ORDERS, say=said.append)
@@ -136,7 +136,7 @@ def test_the_day_is_exact(shop: Shop, broken: str) -> None:
 
 
 def test_the_days_have_every_kind_of_event(new_shop: Callable[[], str]) -> None:
-    """In one shop that several worked in: what one day may lack by chance, four have."""
+    """In one shop where several simulators worked: what one day may lack by chance, four have."""
     url, said = new_shop(), []
     for seed in (*SEEDS, SEEDS[0]):  # a seed that was used before makes no clash
         with closing(Simulator(url, seed)) as simulator:
@@ -173,7 +173,7 @@ def test_two_work_in_one_shop_at_the_same_time(new_shop: Callable[[], str]) -> N
 
 
 def test_an_order_and_its_lines_are_one_transaction(new_shop: Callable[[], str]) -> None:
-    """Of orders that nobody touched since: `xmin` is the transaction that wrote the row."""
+    """Checks orders that nobody has touched since. `xmin` is the transaction that wrote a row."""
     url = new_shop()
     with closing(Simulator(url, 6)) as simulator, closing(psycopg2.connect(url)) as shop:
         while simulator.orders < 15:
@@ -273,7 +273,7 @@ def test_f10_money_for_shipping_alone_is_a_refund_and_no_goods_come_back(
 def test_f10_money_given_back_is_of_its_refund_where_a_payment_has_its_number(
     new_shop: Callable[[], str], profile: Profile
 ) -> None:
-    """And money back for an edit of the order, which has none, is of the order."""
+    """Money back for an edit of the order has no refund, and belongs to the order."""
     url = new_shop()
     with closing(Simulator(url, 1)) as simulator, closing(psycopg2.connect(url)) as shop:
         while simulator.orders < 3:

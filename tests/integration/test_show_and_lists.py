@@ -285,7 +285,7 @@ def test_held_lists_what_is_tried_again_and_after_some_attempts_a_person_is_told
 
 
 class Locked(SqlErp):
-    """A row that an order needs is locked by somebody for good."""
+    """Somebody has locked a row that an order needs, and never lets go."""
 
     def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
         others = iter(super().apply([one for one in steps if one.ref.kind != "order"], not_after))
@@ -314,7 +314,7 @@ def test_the_history_tells_the_first_and_the_tenth_failed_attempt(
 def test_mode_plan_keeps_each_command_with_its_amounts(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """V8: what others depend on counts as done where it is planned, and caps hold all the same."""
+    """V8: documents that others depend on count as done once they are planned, and caps still apply."""
     change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95), (15, 1, 2, 20)")
     change(middle, "INSERT INTO prices VALUES ('A', 4.1400)")
     more = RETURN._replace(key="15"), REFUND._replace(key="16")
@@ -348,11 +348,11 @@ def test_mode_plan_keeps_each_command_with_its_amounts(
 def test_in_mode_plan_a_return_waits_for_an_order_that_cannot_be_planned(
     middle: Connection, erp: SqlErp, profile_path: str
 ) -> None:
-    """And an order of a buyer who is not due counts on him: he is planned by it."""
+    """And an order plans its buyer, who is not due otherwise."""
     worker = make_worker(middle, erp, profile_path, apply=False)
     mark(middle, CUSTOMER)
     drain(worker)
-    assert planned(middle, 20).documents == [], "nobody needs him"
+    assert planned(middle, 20).documents == [], "no document needs the buyer"
     change(middle, "UPDATE orders SET sku = 'NEW'")
     change(middle, "INSERT INTO returns VALUES (5, 1, 1, 5.95)")
     mark(middle, ORDER, RETURN, REFUND)

@@ -29,7 +29,7 @@ from tests.integration.stager_feed import LINES, ORDERS, PARTITIONS, START, Feed
 
 
 class Sink(Feed):
-    """A shop of orders alone, its stager, and the tools that look at the group's offsets."""
+    """A shop with orders only, its stager, and the tools that show the group's offsets."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,7 +44,7 @@ class Sink(Feed):
         self.begin()
 
     def buy(self, count: int) -> int:
-        """A commit of so many new orders; its LSN."""
+        """Commits this many new orders. Returns the LSN."""
         lsn = next(self._lsns)
         self.commit(lsn, *(order(next(self._orders), lsn, n, partition=0) for n in range(1, count + 1)))
         self._ends += count + 1
@@ -52,12 +52,12 @@ class Sink(Feed):
         return lsn
 
     def beat(self) -> None:
-        """A heartbeat: the index goes on without a commit."""
+        """Writes a heartbeat: the index goes on without a commit."""
         self.write(index=self.indexed(end=self.end + 1))
         time.sleep(0.1)
 
     def run(self) -> None:
-        """Stages all that there is, markers too, as the evidence says."""
+        """Stages everything, markers included, as the evidence shows."""
         with self.running():
             self.until_read()
 
@@ -83,7 +83,7 @@ class Sink(Feed):
         return next(one for one in self.tool.partitions() if one[::2] == (self.topic(ORDERS), 0))
 
     def high(self) -> int:
-        """The end for readers of committed records."""
+        """The end for `read_committed` consumers."""
         return self.tool._at([self.partition], OffsetSpec.latest())[self.partition]  # type: ignore[no-untyped-call]
 
     def evidence(self) -> Mapping[Partition, Seen]:
@@ -108,18 +108,20 @@ class Sink(Feed):
         return next(one for one in self.tool.plan(target, self.evidence()) if one.partition == self.partition)
 
     def await_empty_group(self) -> None:
-        """A consumer that was closed may be a member for a while: its broker is told, and not waited for."""
+        """Waits until the group is empty. A closed consumer may stay a member for a while: the broker is told, but not
+        waited for."""
         until(lambda: not self.tool.members(), "no member in the group")
 
     def commit_as_others_do(self, offset: int) -> None:
-        """What kafka-consumer-groups --reset-offsets does, once nobody reads: other metadata than ours."""
+        """Does what kafka-consumer-groups --reset-offsets does once nobody reads: commits with other metadata than
+        ours."""
         self.await_empty_group()
         request = ConsumerGroupTopicPartitions(self.group, [TopicPartition(self.topic(ORDERS), 0, offset)])
         for future in self.admin.alter_consumer_group_offsets([request]).values():
             future.result()
 
     def delete_before(self, offset: int) -> None:
-        """As retention does."""
+        """Deletes records, as retention does."""
         for future in self.admin.delete_records([TopicPartition(self.topic(ORDERS), 0, offset)]).values():
             future.result(10)
 
@@ -127,7 +129,7 @@ class Sink(Feed):
         return [int(row[0]) for row in self.orders("id")]
 
     def move_to(self, url: str) -> None:
-        """Another middle layer from now on."""
+        """Uses another middle layer from now on."""
         self.connection.close()
         self.url = url
         self.connection = connect(url, "ordertap_shop")
@@ -140,12 +142,12 @@ def sink(tmp_path: Path, bootstrap_servers: str, prefix: str, database: str) -> 
 
 
 def replayed() -> float:
-    """How many records were read again, in this process."""
+    """How many records this process has read again."""
     return float(REPLAYED._value.get())
 
 
 def changes_nothing(sink: Sink, act: Callable[[], None]) -> float:
-    """Does it; no document is marked by it and no gap is left. How many records were read again."""
+    """Runs it, and checks that it marks no document and leaves no gap. Returns how many records were read again."""
     marked, before = sink.marked(), replayed()
     act()
     assert sink.marked() == marked
@@ -237,7 +239,7 @@ def test_a_middle_layer_restored_from_a_backup_goes_back_to_its_evidence(
 
 
 def staged_once(sink: Sink) -> list[int]:
-    """What is staged once all is read, with nothing of it read twice."""
+    """What is staged once everything is read, with nothing read twice."""
     before = replayed()
     sink.run()
     assert replayed() == before
@@ -305,7 +307,7 @@ def test_a_topic_that_is_made_again_starts_at_its_beginning(sink: Sink) -> None:
 def test_a_coordinator_that_still_loads_is_asked_again_for_some_seconds(
     sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No broker can be told to load for long."""
+    """No broker can be told to load for long, so this is simulated."""
     sink.buy(1)
     sink.run()
     answers: list[KafkaError] = []

@@ -287,7 +287,7 @@ def test_f3_another_type_takes_no_value_over(copy: Copy) -> None:
     copy.put((row(number, 2, note=34), stamp(200)), columns=number)
     assert copy.rows("SELECT note FROM shop.orders WHERE id = 2") == [(34,)]
     assert "note was never seen" in unseen(copy, "note", "id = 1")
-    copy.put((row(text, 3, note="late"), stamp(150)), columns=text)  # of the older schema: it does not fit
+    copy.put((row(text, 3, note="late"), stamp(150)), columns=text)  # written with the older schema: it does not fit
     assert "note was never seen" in unseen(copy, "note", "id = 3")
     copy.put((row(text, 2, note="late"), stamp(150)), columns=text)
     assert copy.rows("SELECT note FROM shop.orders WHERE id = 2") == [(34,)]

@@ -1,4 +1,5 @@
-"""The stager on real Kafka and PostgreSQL: whole commits in the order of the index, in whatever order records come."""
+"""The stager on a real Kafka and PostgreSQL: whole commits in the order of the index, in whatever order records
+come."""
 
 from pathlib import Path
 
@@ -93,8 +94,8 @@ def test_a_first_snapshot_marks_what_it_did_not_bring(feed: Feed) -> None:
 
 @pytest.mark.parametrize("comes", [True, False])
 def test_what_a_first_snapshot_lacks_is_judged_at_its_end_by_the_uncommitted_ends(feed: Feed, comes: bool) -> None:
-    """Order 1 was deleted in the shop, order 2 is on its way: until that is decided, nothing is marked. A snapshot that
-    is short of a row marks nothing at all, for who would tell the one from the other?"""
+    """Order 1 was deleted in the shop, and order 2 is on its way: nothing is marked until that is decided. A snapshot
+    that lacks a row marks nothing at all, because it cannot be told which of the two it is."""
     feed.commit(1_100, order(1, 1_100), order(2, 1_100, 2, "older"), order(3, 1_100, 3))
     with feed.running() as running:
         feed.until_at(1_100)

@@ -31,7 +31,7 @@ CREATE TRIGGER note BEFORE UPDATE ON ordertap_shop.copy FOR EACH ROW EXECUTE FUN
 
 
 def configure(feed: Feed, topics: Iterable[str], **settings: object) -> None:
-    """Sets topics' configuration; `_` for `.`."""
+    """Changes topics' configuration; `_` stands for `.`."""
     for topic in topics:
         entries = [
             ConfigEntry(name.replace("_", "."), str(value), incremental_operation=AlterConfigOpType.SET)
@@ -43,7 +43,7 @@ def configure(feed: Feed, topics: Iterable[str], **settings: object) -> None:
 
 
 def offsets(feed: Feed, topic: str, partition: int) -> list[int]:
-    """Of the committed records that a partition has now."""
+    """Offsets of the committed records that a partition has now."""
     consumer = Consumer({
         "bootstrap.servers": feed.servers, "group.id": "none", "enable.partition.eof": True, "log_level": "2",
         "auto.offset.reset": "earliest",
@@ -115,7 +115,7 @@ def test_rows_that_compaction_took_are_no_gap_unless_a_delete_may_have_gone(
         sink.until_at(1_500)
         until(lambda: sink.rows("SELECT 1 FROM ordertap_shop.copy WHERE state = 'steady'"), "the first snapshot")
     assert sink.orders() == [(17, "shipped"), (19, "paid"), (20, "paid"), (21, "paid")]
-    assert sink.gaps() == []  # nothing was there that could have been deleted
+    assert sink.gaps() == []  # there was nothing to delete before
 
     sink.move_to(f"{database}_stood")
     with sink.running():

@@ -1,4 +1,4 @@
-"""Offsets that others move, lose or set back: replayed records change nothing, skipped ones are a gap.
+"""Offsets that others move, lose or set back: replayed records change nothing, and skipped ones are a gap.
 
 Each case has a shop of its own, because each moves its group's offsets.
 """
@@ -28,14 +28,14 @@ def feed(tmp_path: Path, bootstrap_servers: str, prefix: str, database: str) -> 
 
 
 def an_order(feed: Feed, number: int, lines: int = 1) -> int:
-    """A commit of an order with its lines, spread over both partitions; where it is."""
+    """Commits an order with its lines, spread over both partitions. Returns its place."""
     at = feed.place()
     feed.commit(at, order(number, at, 1), *(line(number * 10 + n, at, n + 2, of=number) for n in range(lines)))
     return at
 
 
 def staged(feed: Feed) -> tuple[list[object], list[object], dict[str, int]]:
-    """All that a replay must not change."""
+    """Everything that a replay must not change."""
     rows = feed.rows(
         'SELECT id, "#generation", "#lsn", "#ordinal", "#deleted" FROM ordertap_shop."public.orders" ORDER BY 1'
     )
@@ -76,7 +76,7 @@ def test_a_replay_of_everything_marks_nothing_then_a_forward_reset_is_a_gap_and_
         feed.commit(after, order(3, after, 1, "shipped", "u"), order(4, after, 2))
         feed.until_at(after)
         assert [row[0] for row in feed.orders()] == [1, 2, 3, 4]
-    # And back: what was skipped is older than what came since, and wins over nothing.
+    # And back: the skipped records are older than the later ones, and win over nothing.
     feed.set_offsets(lambda one: where[one.partition])
     with feed.running():
         until(lambda: feed.gaps() == [], "what was skipped has been read")
@@ -87,7 +87,7 @@ def test_a_replay_of_everything_marks_nothing_then_a_forward_reset_is_a_gap_and_
 
 
 def test_a_row_that_was_lost_is_not_found_by_reading_what_was_skipped(feed: Feed) -> None:
-    """Its place is behind the skipped offsets, whether the sink has read something there before or not."""
+    """Its place is after the skipped offsets, whether or not the sink has read something there before."""
     first = an_order(feed, 1, 2)
     with feed.running():
         feed.until_at(first)
@@ -113,7 +113,7 @@ def test_a_row_that_was_lost_is_not_found_by_reading_what_was_skipped(feed: Feed
 
 
 def lose_a_line(feed: Feed, number: int) -> None:
-    """A commit of an order, of which a line never comes."""
+    """Commits an order of which a line never comes."""
     at = feed.place()
     feed.write(order(number, at, 1), index=feed.indexed([(at, {ORDERS: 1, LINES: 1})]))
     feed.until_at(at)
@@ -156,7 +156,7 @@ def test_where_partitions_begin_is_asked_for_once_per_assignment(feed: Feed, mon
 
 
 def test_a_restart_in_the_middle_of_commits_reads_their_first_rows_again(feed: Feed) -> None:
-    """What is read and not visible is read again, in each partition from its first such row."""
+    """What was read and is not visible is read again, in each partition from its first such row."""
     first, second = feed.place(), feed.place()
     late = feed.another_producer()
     with feed.running():
@@ -284,7 +284,7 @@ def read_again(feed: Feed, name: str, pieces: list[Piece], table: str) -> None:
 
 
 def test_topics_that_are_made_again_are_read_from_their_beginning(feed: Feed) -> None:
-    """A table's, then the index's: rows that are in neither are gaps, what comes after goes in."""
+    """A table's topic, then the index's: rows that are in neither are gaps, and what comes after is staged."""
     last = an_order(feed, 1)
     with feed.running():
         feed.until_at(last)
@@ -305,7 +305,7 @@ def test_topics_that_are_made_again_are_read_from_their_beginning(feed: Feed) ->
 
 
 def evidence_of(feed: Feed, topic: str) -> int:
-    """Of how many partitions of a topic there is evidence."""
+    """How many partitions of a topic have evidence."""
     ((count,),) = feed.rows("SELECT count(*) FROM ordertap_shop.evidence WHERE topic = %s", topic)
     return int(count)
 
@@ -356,7 +356,7 @@ def test_f4_a_table_that_joins_the_profile_has_a_gap_and_no_commit_of_before_wai
 
 
 def test_partitions_and_topics_that_come_while_it_runs_are_waited_for(feed: Feed) -> None:
-    """A row in a partition that nobody reads yet is on its way: its commit waits, and has no gap."""
+    """A row in a partition that nobody reads yet is on its way: its commit waits, and makes no gap."""
     first = an_order(feed, 1)
     with feed.running() as running:
         feed.until_at(first)

@@ -1,7 +1,6 @@
-"""The copy is the shop as of one commit, with records that come late or never, and index entries that are missing or
-repeated.
+"""The copy is the shop as of one commit, even if records come late or never, and index entries are missing or repeated.
 
-One stager runs through all cases, in any order; each case has its own orders.
+One stager runs through all cases, in any order. Each case has its own orders.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def feed(tmp_path_factory: pytest.TempPathFactory, kafka: Kafka, postgres: Postg
     folder = tmp_path_factory.mktemp("order")
     made = Feed(folder, kafka.bootstrap_servers, f"t{os.getpid()}order", postgres.create_database("stager_order"))
     write_foreign(made, b"what is this?")
-    made.write(order(1, BEFORE, 1), line(1, BEFORE, 2, of=1))  # of a time before the index
+    made.write(order(1, BEFORE, 1), line(1, BEFORE, 2, of=1))  # from before the index
     made.begin()
     return made
 
@@ -44,7 +43,7 @@ def running(feed: Feed) -> Iterator[Running]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One more element each time that the stager has asked for the ends of partitions."""
+    """Grows by one element each time the stager asks for the ends of partitions."""
     calls: list[int] = []
     real = ShopConsumer.uncommitted_ends
 
@@ -58,7 +57,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def write_foreign(feed: Feed, *values: bytes | None) -> None:
-    """Records in the index's topic that capture did not write."""
+    """Writes records to the index's topic that capture did not write."""
     feed.producer.begin_transaction()
     for value in values:
         feed.producer.produce(index_topic(feed.prefix), value, b"?", partition=0)
@@ -99,7 +98,7 @@ def test_f0_a_head_alone_waits_for_the_line_of_the_commit_before(feed: Feed, run
 
 
 def test_an_open_transaction_holds_a_commit_and_makes_no_gap(feed: Feed, running: Running, asked: list[int]) -> None:
-    """The row lies before the uncommitted end, and behind what a reader of committed records is told is the end."""
+    """The row is before the uncommitted end, but after the end that a `read_committed` reader sees."""
     held, later = feed.place(), feed.place()
     late = feed.another_producer()
     feed.write(line(31, held, 2, of=30), commit=False, producer=late)
@@ -118,7 +117,7 @@ def test_an_open_transaction_holds_a_commit_and_makes_no_gap(feed: Feed, running
 def test_what_was_read_before_partitions_were_taken_away_counts_no_more(
     feed: Feed, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the one line that is there would count twice, for the one that is missing."""
+    """Otherwise the one line that is there would count twice, in place of the missing one."""
     at = feed.place()
     late = feed.another_producer()
     feed.write(line(91, at, 3, of=90, partition=1), commit=False, producer=late)
@@ -243,7 +242,7 @@ FOREIGN = (
 def test_a_foreign_record_in_the_index_is_said_and_passed_by(
     feed: Feed, running: Running, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing of capture's is missing, so the chain goes on over it."""
+    """Nothing of capture's is missing, so the chain continues after it."""
     first, second = feed.place(), feed.place()
     feed.commit(first, order(110, first, 1))
     write_foreign(feed, *FOREIGN)

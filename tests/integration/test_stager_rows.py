@@ -1,7 +1,7 @@
 """What changes of rows do to the copy, from records as capture encodes them: changed keys, TOAST, TRUNCATE, snapshots,
 records that cannot be staged.
 
-Tests of when something becomes visible have a stager on a real Kafka; the others give the records to its writer.
+Tests about when something becomes visible have a stager on a real Kafka. The others give the records to its writer.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def test_unchanged_toast_keeps_the_old_value(written: Written) -> None:
     written.stage(order(17, 100))
     written.stage(order(17, 200, status="sent", op="u", row={"note": None}, headers=unchanged("note")))
     assert notes(written) == [(17, "sent", "x")]
-    # In one batch: the record that has the value, and a later one of the row that has not.
+    # One batch has the record with the value, and a later one of the same row without it.
     written.stage(
         order(17, 300, 1, op="u", row={"note": "new"}),
         order(17, 300, 2, status="done", op="u", row={"note": None}, headers=unchanged("note")),
@@ -85,7 +85,7 @@ def test_a_value_that_never_came_blocks_its_document_until_it_comes(database: st
 
 
 def built(shop: Written, key: str) -> Any:
-    """The order that the copy gives, or what keeps it back."""
+    """The order as built from the copy, or why it cannot be built."""
     with reading(shop.connection) as cursor, names_of(cursor, "shop"):
         return build(cursor, shop.profile.documents["sales_order"], [key])[key]
 
@@ -111,7 +111,7 @@ def test_a_key_change_takes_over_what_was_not_sent(written: Written, old_first: 
 
 @pytest.mark.parametrize("old_first", [True, False])
 def test_f5_what_key_a_document_had_is_known(written: Written, old_first: bool) -> None:
-    """Also where the row was changed again in the same transaction of the copy. Lines are no documents."""
+    """Also if the row was changed again in the same transaction of the copy. Lines are not documents."""
     written.stage(order(17, 100), line(1, 100))
     old, new = key_change(order(17, 200), order(18, 200))
     lines = key_change(line(1, 200, 2), line(2, 200, 2))
@@ -141,7 +141,7 @@ def test_a_new_column_and_a_wider_type_alter_the_table(written: Written) -> None
 
 
 def test_bits_of_any_number_are_staged(written: Written) -> None:
-    """A plain bit of PostgreSQL is one bit."""
+    """A plain `bit` of PostgreSQL is one bit."""
     for number, bits, length in ((17, "10110001", 8), (18, "1011000111", 10)):
         written.types[ORDERS] = TYPES[ORDERS] | {"flags": (BIT, length)}
         written.stage(order(number, 100 * number, row={"flags": int(bits, 2).to_bytes(2, "little")[: -(-length // 8)]}))
@@ -183,7 +183,7 @@ def test_json_that_jsonb_refuses_parks_its_record_and_the_rest_flows_on(
 
 
 def test_records_that_can_be_read_later_are_staged_when_their_offsets_are_read_again(feed: Feed) -> None:
-    """Two of one commit, mended one after the other: what their commit holds waits for both."""
+    """Two records of one commit are mended one after the other. What their commit holds waits for both."""
     first, second = (write_with_own_schema(feed, number) for number in (1, 2))
     feed.types[LINES] = dict(TYPES[LINES])
     feed.write(order(17, 1_100), line(3, 1_100, 4), index=feed.indexed([(1_100, {ORDERS: 1, LINES: 3})]))
@@ -235,7 +235,7 @@ def test_records_that_capture_did_not_write_are_parked_and_those_of_before_the_i
 
 
 def write_foreign(feed: Feed, *headers: list[tuple[str, bytes]]) -> None:
-    """Records with these headers in partition 0 of the orders, in one transaction."""
+    """Writes records with these headers to partition 0 of the orders, in one transaction."""
     feed.producer.begin_transaction()
     for one in headers:
         feed.producer.produce(feed.topic(ORDERS), b"?", b"?", partition=0, headers=one)
@@ -243,7 +243,7 @@ def write_foreign(feed: Feed, *headers: list[tuple[str, bytes]]) -> None:
 
 
 def write_with_own_schema(feed: Feed, number: int) -> Path:
-    """A line; where the registry has its schema."""
+    """Writes a line with its own schema. Returns where the registry has that schema."""
     feed.types[LINES] = TYPES[LINES] | {f"extra{number}": TEXT}
     feed.write(line(number, 1_100, number + 1))
     (path,) = [path for path in feed.folder.glob("registry/*.json") if f"extra{number}" in path.read_text()]
@@ -251,7 +251,7 @@ def write_with_own_schema(feed: Feed, number: int) -> Path:
 
 
 def set_back(feed: Feed) -> None:
-    """To the beginning of all topics, by the Kafka tool, once nobody reads."""
+    """Sets offsets back to the beginning of all topics with the Kafka tool, once nobody reads."""
     topics = [feed.topic(table) for table in feed.types]
     tool = GroupOffsets({"bootstrap.servers": feed.servers}, f"g-{feed.prefix}", topics)
     until(lambda: not tool.members(), "no member in the group")
@@ -346,7 +346,7 @@ def planned(feed: Feed) -> bool:
 
 @pytest.fixture
 def copying(tmp_path: Path, bootstrap_servers: str, prefix: str, database: str) -> Feed:
-    """Capture is at its first snapshot."""
+    """A stager while capture is at its first snapshot."""
     made = Feed(tmp_path, bootstrap_servers, prefix, database)
     running = SnapshotState("first", "running", START, True, (ORDERS, LINES), {})
     made.write(index=made.indexed(snapshots=(running,)))
@@ -387,7 +387,7 @@ def test_rows_of_two_snapshots_of_one_table_become_visible_together(written: Wri
 
 
 def test_a_small_commit_takes_few_round_trips(written: Written) -> None:
-    """Each costs a commit of a few rows as much as several rows do."""
+    """Each costs a commit of a few rows as much as several rows."""
     said: list[str] = []
 
     class Counting(Cursor):

@@ -1,7 +1,7 @@
 """Rows that once stopped everything, and values that were once kept too long, each in a stager that goes on with other
 rows.
 
-One stager runs through all cases, in any order; each case has its own table or rows.
+One stager runs through all cases, in any order. Each case has its own table or rows.
 """
 
 from __future__ import annotations
@@ -78,14 +78,14 @@ def row(table: str, key: Any, lsn: int, ordinal: int = 1, op: str = "c", **value
 
 
 def put(feed: Feed, *pieces: Piece) -> None:
-    """A commit, at a place behind all others; the pieces' own places count not. Waits until it is visible."""
+    """Commits the pieces after all others, whatever their own places, and waits until they are visible."""
     at = feed.place()
     feed.commit(at, *(piece._replace(lsn=at) for piece in pieces))
     feed.until_at(at)
 
 
 def truncate(table: str, ordinal: int) -> list[Piece]:
-    """A TRUNCATE lies in every partition."""
+    """A TRUNCATE, which is in every partition."""
     return [Piece(table, "t", {}, 0, ordinal, partition) for partition in (0, 1)]
 
 
@@ -94,7 +94,7 @@ def shown(feed: Feed, table: str, columns: str = "id") -> list[tuple[Any, ...]]:
 
 
 def held_for(feed: Feed, table: str, columns: str) -> str:
-    """Why a document that reads these columns is held; "" when it is not."""
+    """Why a document that reads these columns is held; "" if it is not."""
     try:
         shown(feed, table, columns)
     except psycopg2.Error as error:
@@ -105,7 +105,7 @@ def held_for(feed: Feed, table: str, columns: str) -> str:
 
 
 def snapshot(feed: Feed, name: str, table: str, *pieces: Piece, says: int | None = None) -> int:
-    """A snapshot on demand of a table in one chunk; `says`: how many rows the index says it has. Where it is."""
+    """A snapshot on demand of a table in one chunk. `says`: how many rows the index says it has. Returns its place."""
     at = feed.place()
     rows = [piece._replace(lsn=at, ordinal=0, op="r", snapshot=name) for piece in pieces]
     state = SnapshotState(name, "completed", at, False, (table,), {table: len(rows) if says is None else says})
@@ -214,7 +214,7 @@ def test_a_truncate_counts_once_and_what_comes_after_it_stays(feed: Feed, runnin
 
 
 def test_f1_a_type_changes_while_a_reader_waits(feed: Feed, running: Running) -> None:
-    """The reader keeps its snapshot, the stager waits and names it; who reads after finds all rows."""
+    """The reader keeps its snapshot; the stager waits and names it. A later reader finds all rows."""
     put(feed, row(TYPED, 1, 0, amount=10))
     feed.types[TYPED]["amount"] = BIGINT
     reader = connect(feed.url, "ordertap_shop")
@@ -237,13 +237,13 @@ def test_f1_a_type_changes_while_a_reader_waits(feed: Feed, running: Running) ->
 
 def test_f3_a_column_that_changes_is_unseen_until_a_snapshot(feed: Feed, running: Running) -> None:
     put(feed, row(COLUMNS, 1, 0, price=10, old="x"))
-    feed.types[COLUMNS]["price"] = TEXT  # TYPE … USING: what is staged is of another unit
+    feed.types[COLUMNS]["price"] = TEXT  # TYPE … USING: staged values have another unit
     put(feed, row(COLUMNS, 2, 0, price="20 EUR", old="x"))
     assert "public.columns.price was never seen" in held_for(feed, COLUMNS, "price")
     again = [row(COLUMNS, 1, 0, price="10 EUR", old="x"), row(COLUMNS, 2, 0, price="20 EUR", old="x")]
     snapshot(feed, "f3-type", COLUMNS, *again)
     assert shown(feed, COLUMNS, "price") == [("10 EUR",), ("20 EUR",)]
-    feed.types[COLUMNS]["kind"] = TEXT  # ADD COLUMN … DEFAULT: what older rows have is not known
+    feed.types[COLUMNS]["kind"] = TEXT  # ADD COLUMN … DEFAULT: the values of older rows are not known
     feed.types[COLUMNS]["renamed"] = feed.types[COLUMNS].pop("old")  # RENAME
     put(feed, row(COLUMNS, 3, 0, price="30 EUR", kind="a", renamed="y"))
     assert "public.columns.old is no longer in the shop" in held_for(feed, COLUMNS, "price")
@@ -298,7 +298,7 @@ def test_v7_a_large_commit_is_seen_as_a_whole_and_is_never_kept_as_one(
 
 
 def test_a_snapshot_on_demand_while_the_stream_goes_on(feed: Feed, running: Running) -> None:
-    """Rows that are newer stay, rows that vanished are marked at its end and not before."""
+    """Newer rows stay. Vanished rows are marked at its end, not before."""
     put(feed, *(row(TEXTS, n, 0, n, body="old", n=1) for n in range(70, 74)))
     at = feed.place()
     rows = [row(TEXTS, n, at, 0, "r", body="read", n=2, snapshot="demand") for n in (70, 71, 72)]

@@ -1,4 +1,4 @@
-"""One thread reads while the other writes: what happens to a batch that PostgreSQL is holding.
+"""One thread reads while the other writes: what happens to a batch that PostgreSQL holds up.
 
 A lock of the test holds the batch, so each case knows that it is in flight.
 """
@@ -32,7 +32,7 @@ def feed(tmp_path: Path, bootstrap_servers: str, prefix: str, database: str) -> 
 
 @pytest.fixture
 def stood(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Where the copy stood each time that reading began."""
+    """Where the copy stood each time reading began."""
     found: list[int] = []
     real = Committer.staged
 
@@ -46,7 +46,8 @@ def stood(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @contextmanager
 def in_flight(feed: Feed, at: int, number: int) -> Iterator[int]:
-    """A commit of an order that the stager writes, and cannot until the end of the block; its session."""
+    """A commit of an order that the stager is writing, and cannot finish until the end of the block. Yields its
+    session."""
     with closing(connect(feed.url, "ordertap_shop")) as other, other.cursor() as cursor:
         cursor.execute('BEGIN; LOCK TABLE ordertap_shop."public.orders" IN SHARE MODE')
         feed.commit(at, order(number, at))
@@ -56,7 +57,7 @@ def in_flight(feed: Feed, at: int, number: int) -> Iterator[int]:
 
 
 def assign_anew(feed: Feed, table: str, partitions: int) -> None:
-    """One partition more, which is a new assignment of all."""
+    """Adds a partition, which makes a new assignment of all."""
     for future in feed.admin.create_partitions([NewPartitions(feed.topic(table), partitions)]).values():
         future.result()
 
@@ -125,7 +126,7 @@ def test_a_stop_waits_for_the_batch_and_commits_its_offsets(feed: Feed) -> None:
 
 
 def test_a_large_commit_that_is_interrupted_is_visible_as_a_whole_or_not_at_all(feed: Feed, stood: list[int]) -> None:
-    """By a new assignment in its middle, then by a stop."""
+    """A new assignment interrupts it in its middle, then a stop."""
     pieces = [line(n, 1_200, n) for n in range(1, 12_001)]
     late = feed.another_producer()
     open_ = "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()"

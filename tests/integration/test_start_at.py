@@ -1,4 +1,4 @@
-"""Orders from before `start_at`, with their returns and refunds, stay out of the ERP: they are counted, and are no
+"""Orders from before `start_at`, with their returns and refunds, stay out of the ERP. They are counted, and are no
 difference."""
 
 from datetime import datetime
@@ -41,13 +41,13 @@ def test_an_order_of_before_it_is_not_carried_over_with_what_comes_of_it(
     }  # fmt: skip
     assert reconcile(middle, None, "shop", load_profile(profile_path), erp, collective=False).agrees
 
-    # It is moved, and everything is looked at again.
+    # The date is moved, and everything is looked at again.
     earlier = _worker(middle, erp, profile_path, "2026-01-01T10:30+01:00")
     assert holds.retry_everything(middle, execute=True) == 4
     drain(earlier)
     assert (held(middle), run(erp_url, erp_has)) == ([], [(1, 1)])
 
-    # What the ERP has goes on, wherever it is moved to.
+    # Documents that the ERP has are kept up to date, whatever the date.
     change(middle, "UPDATE orders SET status = 'cancelled'; DELETE FROM returns")
     mark(middle, ORDER)
     drain(_worker(middle, erp, profile_path, "2026-06-01T00:00Z"))

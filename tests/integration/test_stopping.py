@@ -1,4 +1,5 @@
-"""SIGTERM ends a start within two seconds, though a part that it waits for takes the connection and says nothing."""
+"""SIGTERM ends a start within two seconds, even if a server that it waits for accepts the connection and says
+nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from tests.programs import Program, write_settings
 
 
 def settings(server: Postgres, kafka: Kafka, database: str, folder: Path) -> dict[str, Any]:
-    """Of a capture that could start."""
+    """Settings that capture could start with."""
     return {
         "name": "stopping",
         "topic_prefix": "stopping",

@@ -22,7 +22,7 @@ def test_no_text_is_an_empty_array(middle: Connection) -> None:
 
 
 def test_documents_are_found_by_type_and_key_together(middle: Connection) -> None:
-    """Not by a type of one and a key of another."""
+    """Not by the type of one and the key of another."""
     with transaction(middle) as cursor:
         every = "(VALUES ('order', '1'), ('order', '2'), ('price', '1'), ('price', 'a,\"b\"')) AS document (type, key)"
         wanted = [("order", "2"), ("price", "1"), ("price", 'a,"b"')]
@@ -36,11 +36,11 @@ def test_documents_are_found_by_type_and_key_together(middle: Connection) -> Non
         ("plain", ODD),
         ("short", [one for one in ODD if len(one) <= 5]),
         ("whole", [7, 40_000]),
-        ("small", [7, 40_000]),  # the second is more than the column holds: it is not there, and no error
+        ("small", [7, 40_000]),  # the second is more than the column holds: it is missing, and there is no error
     ],
 )
 def test_rows_of_the_erp_are_found_by_any_value(database: str, column: str, values: list[object]) -> None:
-    """A column compares with what it could not hold itself, as with any other value that is not there."""
+    """A value that a column could not hold is like any other value that is not there."""
     engine = sa.create_engine(database.replace("postgresql://", "postgresql+psycopg2://"))
     table = sa.Table(
         "odd",

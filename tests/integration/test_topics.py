@@ -70,7 +70,7 @@ def test_two_tables_for_one_topic_are_refused_at_the_start(shop: Shop) -> None:
 
 
 def test_two_tables_of_one_name_are_refused_at_the_start(shop: Shop) -> None:
-    """A dot may be a part of a schema's name, or of a table's."""
+    """A dot may be part of a schema's name, or of a table's."""
     for schema, table in (("a.b", "c"), ("a", "b.c")):
         shop.sql(
             f'CREATE SCHEMA "{schema}"',
@@ -87,7 +87,7 @@ def test_two_tables_of_one_name_are_refused_at_the_start(shop: Shop) -> None:
 
 
 def test_c4_a_table_whose_topic_kafka_takes_for_another_waits_alone(shop: Shop) -> None:
-    """It is made while capture runs; the others go on, after a restart, too."""
+    """The table is made while capture runs. The others go on, also after a restart."""
     shop.capture.start()
     shop.drain()
     shop.sql("CREATE SCHEMA public_log")
@@ -111,7 +111,8 @@ def test_c4_a_table_whose_topic_kafka_takes_for_another_waits_alone(shop: Shop) 
 
 
 def test_c4_names_that_cannot_be_topics_beside_each_other_keep_nothing_else_from_starting(shop: Shop) -> None:
-    """Two that differ by . and _, two that differ by what Kafka does not take, and one like a foreign topic."""
+    """Two that differ by . and _, two that differ by characters that Kafka does not allow, and one like a foreign
+    topic."""
     foreign, cluster = f"{shop.prefix}.public.for_eign", Cluster(shop.bootstrap_servers, {})
     cluster.create_topics({foreign: Making(1, 1, {})})
     while foreign not in cluster.partitions():  # the controller answers before the broker knows of it
@@ -147,7 +148,7 @@ def test_c4_names_that_cannot_be_topics_beside_each_other_keep_nothing_else_from
 
 
 def test_c4_a_signal_for_a_table_that_can_have_no_topic_stops_nothing(shop: Shop) -> None:
-    """The command refuses it. One that is in the log nevertheless leaves the table parked, after a restart, too."""
+    """The command refuses it. If one is in the log nevertheless, the table stays parked, also after a restart."""
     waiting = "public.a_b.c"
     names = ['public."a.b_c"', 'public."a_b.c"']
     shop.sql(*[f"CREATE TABLE {name} (id int PRIMARY KEY)" for name in names])
@@ -192,7 +193,7 @@ def test_c4_the_rest_of_a_first_snapshot_has_no_table_that_can_have_no_topic(sho
 
 
 def test_c5_hundreds_of_topics_are_made_in_a_few_calls(shop: Shop) -> None:
-    """With a line for each call. One after another 2,000 took more than a minute, without a word."""
+    """With a log line for each call. One by one, 2,000 took more than a minute, without a word."""
     count = 600
     shop.sql(*[f"CREATE TABLE many_{number} (id int PRIMARY KEY)" for number in range(count)])
     shop.sql("ALTER PUBLICATION tap ADD TABLE " + ", ".join(f"many_{number}" for number in range(count)))

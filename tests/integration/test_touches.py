@@ -48,7 +48,7 @@ def make_shop(url: str, folder: Path, documents: str) -> Written:
 
 
 def marks(shop: Written) -> set[str]:
-    """What was marked since this was asked last."""
+    """What was marked since the last call."""
     found = {f"{type_} {key}" for type_, key in shop.rows("DELETE FROM ordertap_shop.document RETURNING type, key")}
     shop.rows("DELETE FROM ordertap_shop.unit RETURNING unit")
     return found
@@ -64,7 +64,7 @@ def test_a_select_joins_other_tables_before_and_after(database: str, tmp_path: P
     assert marks(shop) == {"sales_order 17", "sales_order 18", "price 1"}
     shop.stage(order(17, 400, status="sent", op="u"))
     assert marks(shop) == {"sales_order 17"}
-    # One commit moves the line back and deletes its order: it was joined neither before nor after.
+    # One commit moves the line back and deletes its order: the two were joined neither before nor after.
     shop.stage(line(1, 500, 1, op="u"), order(17, 500, 2, op="d"))
     assert marks(shop) == {"sales_order 17", "sales_order 18", "price 1"}
 
@@ -116,7 +116,7 @@ def test_null_touches_nothing_and_several_expressions_touch_several(database: st
 
 
 def another(folder: Path, documents: str) -> Profile:
-    """A profile with the kinds sales_order and price."""
+    """A profile with the documents sales_order and price."""
     (folder / "profile.yaml").write_text(TABLES + documents)
     for name in ("sales_order", "price"):
         (folder / f"{name}.sql").write_text("SELECT 1 AS key")
@@ -125,7 +125,7 @@ def another(folder: Path, documents: str) -> Profile:
 
 @contextmanager
 def staging(shop: Written) -> Iterator[Cursor]:
-    """A transaction as the staging has it."""
+    """A transaction like the staging's."""
     with transaction(shop.connection) as cursor, names_of(cursor, "shop", unseen="show"):
         yield cursor
 
@@ -136,7 +136,7 @@ def whole(shop: Written, cursor: Cursor, *names: str) -> dict[str, sql.Composabl
 
 
 def some(table: StagedTable, ids: Iterable[int]) -> sql.Composable:
-    """The rows of these ids."""
+    """The rows with these ids."""
     return sql.SQL("{} WHERE id = ANY ({})").format(touches.all_rows(table), sql.Literal(list(ids)))
 
 

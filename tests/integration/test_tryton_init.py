@@ -32,7 +32,7 @@ LACKING = 6 * len(provision.RATES) + 4
 
 @pytest.fixture
 def config(bare_tryton: Tryton, middle: Connection, database: str, profile_path: str, tmp_path: Path) -> Path:
-    """Of a sink whose shop has an order of A, and prices of A and ZZ on the list `retail`."""
+    """Settings of a sink whose shop has an order for A, and prices for A and ZZ on the list `retail`."""
     change(middle, "INSERT INTO prices VALUES ('A', 10), ('ZZ', 5), ('OLD', 0)")
     mark(middle, ORDER, CUSTOMER, PRICE, PRICE._replace(key="ZZ"), PRICE._replace(key="OLD"))
     (tmp_path / "admin").write_text(provision.ADMIN_PASSWORD)
@@ -41,7 +41,7 @@ def config(bare_tryton: Tryton, middle: Connection, database: str, profile_path:
 
 
 def counts(tryton: Tryton) -> dict[str, int]:
-    """How many there are of what `init` may make."""
+    """How many there are of everything that `init` may make."""
     with closing(psycopg2.connect(tryton.postgres.dsn(tryton.database))) as connection:
         cursor = connection.cursor()
         found = {}
@@ -52,14 +52,14 @@ def counts(tryton: Tryton) -> dict[str, int]:
 
 
 def says(config: Path, *words: str, code: int = 0) -> Any:
-    """What `sink init` answers programs."""
+    """The JSON answer of `sink init`."""
     ended = run("sink", "init", *words, "--json", config=config)
     assert ended.returncode == code, ended.stdout + ended.stderr
     return json.loads(ended.stdout)
 
 
 def advice(config: Path) -> dict[str, list[str]]:
-    """What `sink check` says of the ERP, by part; what is refused begins with BAD."""
+    """What `sink check` says about the ERP, by part. Errors begin with BAD."""
     settings = load("sink", SinkSettings, config, {})
     looks = {name: look for name, look in wiring.looks(settings).items() if "ERP" in name}
     return {

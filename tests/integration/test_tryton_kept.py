@@ -1,4 +1,4 @@
-"""What `sink init` makes in the demo's and the tests' Tryton is made once, and kept beside the company's data."""
+"""What `sink init` makes in the demo's and the tests' Tryton is made once, and kept with the company's data."""
 
 from __future__ import annotations
 

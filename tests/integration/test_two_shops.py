@@ -76,7 +76,7 @@ class OneShop(Feed):
         return self.rows("SELECT type, key, state FROM document ORDER BY 1, 2")
 
     def says(self) -> list[list[str]]:
-        """The words of each line of its status."""
+        """Each line of its status, split into words."""
         ended = run("sink", "status", config=self.config)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return [line.split() for line in ended.stdout.splitlines()]

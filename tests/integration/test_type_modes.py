@@ -1,4 +1,4 @@
-"""Each of Debezium's handling modes: what its records say must be, to PostgreSQL, the values that it showed."""
+"""Debezium's handling modes: to PostgreSQL, the records' values must be the values that it showed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Values that hypothesis makes of each type: the server prints them for the stream and for the snapshot, both ways give
-the same bytes, and what our reader makes of them is the same value to the server."""
+"""Values of each type, made by hypothesis: the server prints them for stream and snapshot, both ways give the same
+bytes, and to the server, what our reader makes of them is the same value."""
 
 from __future__ import annotations
 

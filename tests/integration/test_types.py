@@ -1,5 +1,5 @@
-"""PostgreSQL is the oracle of every type: it shows the values, through the snapshot and through the stream, and what
-our reader makes of the records must be those values to it."""
+"""PostgreSQL is the oracle for every type: it shows the values, through snapshot and stream, and what our reader makes
+of the records must be the same values to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.integration.type_values import EXTENSIONS, SETUP, TYPES, Values, arra
 from tests.record_reader import RowReader, row_reader
 
 ROWS = 1 + max(len(edges) for edges, _ in TYPES.values())
-"""NULL and the edge cases of any type."""
+"""NULL and the edge cases of a type."""
 ORIGIN = SourceOrigin("shop", "test", "0")
 
 
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 @pytest.fixture
 def open_database(new_database: Callable[[Postgres, str], str]) -> Iterator[Callable[[Postgres], Any]]:
-    """Opens a fresh database of a server in a session whose text is capture's."""
+    """Opens a fresh database in a session whose text is capture's."""
     opened = []
 
     def connect(server: Postgres) -> Any:
@@ -64,7 +64,7 @@ class Streamed(NamedTuple):
 
 
 def stream(cursor: Any) -> Streamed:
-    """What pgoutput has sent since the last time of the only table."""
+    """What pgoutput has sent about the only table since the last call."""
     cursor.execute(
         "SELECT data FROM pg_logical_slot_get_binary_changes('types', NULL, NULL,"
         " 'proto_version', '1', 'publication_names', 'types')"
@@ -81,7 +81,7 @@ def start(cursor: Any) -> None:
 
 
 class _Lines:
-    """Gathers the lines of COPY."""
+    """Collects COPY's lines."""
 
     def __init__(self) -> None:
         self.content = b""
@@ -91,7 +91,7 @@ class _Lines:
 
 
 def copied(cursor: Any, relation: Relation) -> list[bytes]:
-    """The lines in which the snapshot reads the table's rows."""
+    """The lines by which the snapshot reads the table's rows."""
     lines = _Lines()
     columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in relation.columns)
     query = sql.SQL("COPY (SELECT {} FROM {} ORDER BY id) TO STDOUT").format(columns, sql.Identifier(relation.name))
@@ -100,7 +100,7 @@ def copied(cursor: Any, relation: Relation) -> list[bytes]:
 
 
 def records(codec: Codec, rows: Sequence[Row]) -> tuple[RowReader, list[tuple[str, dict[str, Any]]]]:
-    """What the reader gives for the rows' records."""
+    """The reader, and what it makes of the rows' records."""
     encoder, reader = codec.bind(1, 2), row_reader(codec.value_schema)
     prefix = ORIGIN.snapshot(0, 0)
     read = []
@@ -118,7 +118,7 @@ def records(codec: Codec, rows: Sequence[Row]) -> tuple[RowReader, list[tuple[st
 
 
 def back(value: Any) -> Any:
-    """A value as text that the server reads, so that the driver's own conversions have no part in the test."""
+    """A value as text for the server, so that the driver's own conversions play no part."""
     if isinstance(value, list):
         return [back(item) for item in value]
     if isinstance(value, bytes):
@@ -127,7 +127,7 @@ def back(value: Any) -> Any:
 
 
 def prepare(cursor: Any) -> None:
-    """Makes the types, and what streams."""
+    """Makes the types, and starts streaming."""
     cursor.execute("SELECT name FROM pg_available_extensions WHERE name = ANY(%s)", [list(EXTENSIONS)])
     for (name,) in cursor.fetchall():
         cursor.execute(f"CREATE EXTENSION {name}")
@@ -153,7 +153,7 @@ def make_table(cursor: Any, types: Sequence[str]) -> None:
 
 
 def fill(cursor: Any, types: Mapping[str, Values]) -> list[str]:
-    """A table with the edge cases of each type that this server has; returns those types."""
+    """Fills a table with the edge cases of each type that this server has. Returns those types."""
     prepare(cursor)
     here = [name for name in types if known(cursor, name, types[name])]
     make_table(cursor, here)
@@ -163,7 +163,7 @@ def fill(cursor: Any, types: Mapping[str, Values]) -> list[str]:
 
 
 def insert(cursor: Any, types: Sequence[str], rows: Sequence[Sequence[str | None]]) -> None:
-    """These rows are the table's."""
+    """Makes these rows the table's only ones."""
     template = f"(%s, {', '.join('%s::' + name for name in types)})"
     numbered = [(number, *row) for number, row in enumerate(rows)]
     execute_values(cursor, "TRUNCATE t; INSERT INTO t VALUES %s", numbered, template, page_size=len(rows))
@@ -179,10 +179,10 @@ INTERNAL = {
     "pg_ndistinct",
     "pg_node_tree",
 }
-"""Types of PostgreSQL's own catalogue, which travel as text and are said to."""
+"""Types of PostgreSQL's own catalogue that travel as text, which the log says."""
 
 WITHOUT_A_ROW = {"pair", "nested", "vector", "cube", "tags"}
-"""The same of our types: composites, other extensions', and an array of a domain over an array."""
+"""The same for our types: composites, other extensions' types, and an array of a domain over an array."""
 
 DOMAINS = {"citext": "emails", "hstore": "labels", "ltree": "paths"}
 EXTENSION_TYPES = ("citext", "hstore", "ltree", "isbn", "vector(3)", "cube", *DOMAINS.values())
@@ -199,13 +199,13 @@ SAME = {
                 " OR cardinality({own}) = 0",
 }  # fmt: skip
 SAME |= {"labels": SAME["hstore"], "labels[]": SAME["hstore[]"]}
-"""How a value that came back is compared where its text may differ."""
+"""How a value that came back is compared if its text may differ."""
 
 
 def differing(
     cursor: Any, name: str, field: str, staged: str, read: list[tuple[str, dict[str, Any]]], exact: bool = False
 ) -> list[Any]:
-    """The values that the server finds changed: (path, its text, what came back); `exact`: SAME does not count."""
+    """The values that the server finds changed: (path, its text, what came back). `exact`: without SAME."""
     staged = staged.replace("jsonb", "text")  # json has no order and no equality, and may hold what jsonb refuses
     rows = [(row["id"], path, back(row[field])) for path, row in read]
     own = f"t.{sql.Identifier(name).as_string(cursor)}"
@@ -247,7 +247,7 @@ def test_every_value_of_every_type_comes_back(
 
 
 def written(encoder: Encoder, lines: list[bytes]) -> list[tuple[bytes | None, bytes]]:
-    """Keys and values that the snapshot's generated code makes of lines."""
+    """The keys and values that the snapshot's generated code makes from lines."""
     produced: list[tuple[bytes | None, bytes]] = []
     prefix = ORIGIN.snapshot(0, 0)
 

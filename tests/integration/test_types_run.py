@@ -1,4 +1,4 @@
-"""Every type through `capture run`: from the shop into Kafka, by snapshot and by stream, read as the sink does."""
+"""Every type through `capture run`: from the shop into Kafka, by snapshot and by stream, read like the sink does."""
 
 from __future__ import annotations
 

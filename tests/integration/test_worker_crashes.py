@@ -36,11 +36,11 @@ from tests.fix_erp import (
 
 
 class Killed(BaseException):
-    """The process ends here: nothing of ours may catch it."""
+    """The process ends here, so nothing of ours may catch it."""
 
 
 class Doom:
-    """Counts the steps of a worker; it dies at one of them."""
+    """Counts the steps of a worker, which dies at one of them."""
 
     def __init__(self) -> None:
         self.left = 0
@@ -52,7 +52,7 @@ class Doom:
 
     @contextmanager
     def transaction(self, connection: Connection, isolation: str = "READ COMMITTED") -> Iterator[Any]:
-        """Dies before the commit, or after it and before anyone heard of it."""
+        """Dies before the commit, or after it and before anyone has heard of it."""
         with transaction(connection, isolation) as cursor:
             yield cursor
             self.step()
@@ -64,7 +64,7 @@ class Doom:
 
 
 class DoomedErp(SqlErp):
-    """Its reply may never be heard."""
+    """An ERP whose reply may be lost."""
 
     doom: Doom
 
@@ -88,7 +88,7 @@ def doomed(erp_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DoomedErp]
 
 
 def _dies(url: str, erp: DoomedErp, profile_path: str, step: int) -> bool:
-    """A new process that dies at its so manieth step; False when it came to its end before."""
+    """Runs a new process that dies at this step. False if it came to its end before."""
     connection = connect(url, "ordertap_shop")
     worker = make_worker(connection, erp, profile_path, owner=f"w{step}")
     erp.doom.left = step
@@ -158,7 +158,7 @@ def test_a_worker_killed_at_every_step_makes_everything_once(
 
 
 def _connections(erp_url: str, middle: Connection, allowed: bool) -> None:
-    """The ERP's database shuts its door, as in a restart; the server stays for the middle layer."""
+    """Closes the ERP's database to connections, as in a restart. The server stays up for the middle layer."""
     name = erp_url.rpartition("/")[2]
     with transaction(middle) as cursor:
         cursor.execute(f"UPDATE pg_database SET datallowconn = {allowed} WHERE datname = %s", (name,))

@@ -1,4 +1,4 @@
-"""Types of columns and texts of their values: edge cases, and a strategy of hypothesis for all others."""
+"""Types of columns and texts of their values: edge cases, and a hypothesis strategy for all others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETUP: Final = """
     CREATE DOMAIN spans AS span;
 """
 EXTENSIONS: Final = ("citext", "hstore", "ltree", "isn", "vector", "cube")
-"""citext, hstore and ltree are also the types of domains: emails, labels, paths."""
+"""citext, hstore and ltree are also the base types of domains: emails, labels, paths."""
 
 _SPECIAL: Final = "aZ0 \t\n\r\v\b\f\\\"'{}[](),;:<>=&|!*@#$%~`?/N\x01\x1f\x7f\u200b\u2028\ufeff\U0010ffff"
 _CHARACTERS: Final = st.sampled_from(_SPECIAL) | st.characters(exclude_categories=["Cs"], exclude_characters="\0")
@@ -34,7 +34,7 @@ _ENDS: Final = ("infinity", "-infinity")
 
 
 def _text(most: int = 20) -> Texts:
-    """Every character that PostgreSQL takes."""
+    """Every character that PostgreSQL accepts."""
     return st.text(_CHARACTERS, max_size=most)
 
 
@@ -50,7 +50,7 @@ def _unsigned(bits: int) -> Texts:
 
 
 def _numeric(whole: int, fraction: int) -> Texts:
-    """With as many digits at most before and behind the point, some of them zeros at the end."""
+    """At most this many digits before and after the point, some of them zeros at the end."""
 
     def of_scale(scale: int) -> Texts:
         limit = 10 ** (whole + scale) - 1
@@ -65,14 +65,14 @@ _money: Final = st.decimals(-(10**15), 10**15, places=2).map(str)
 
 
 def _date(first: int, last: int) -> Texts:
-    """Of years of our time mostly, BC and far ones among them."""
+    """Dates mostly of our time, a few of them BC or far off."""
     years = st.integers(-3, 3) | st.integers(first, last)
     far = st.builds("{1:04d}-{2:02d}-{3:02d}{0}".format, st.just(""), years, st.integers(1, 12), st.integers(1, 28))
     return st.dates().map(str) | far.map(_with_era)
 
 
 def _with_era(day: str) -> str:
-    """Years are numbered through zero before: 0000 and -001 are 1 BC and 2 BC."""
+    """ISO counts years through zero: 0000 and -001 are 1 BC and 2 BC."""
     year, rest = int(day[:-6]), day[-6:]
     return day if year > 0 else f"{1 - year:04d}{rest} BC"
 
@@ -106,7 +106,7 @@ def _quoted(item: str) -> str:
 
 
 def array(values: Texts, comma: str = ",") -> Texts:
-    """Arrays of such values, some NULL, some with a lower bound, some of two dimensions."""
+    """Arrays of such values, some NULL, some with a lower bound, some with two dimensions."""
 
     def text(items: list[str], low: int, nested: bool) -> str:
         shown = "{" + comma.join(items) + "}"
@@ -304,7 +304,7 @@ NO_ARRAY: Final = ("int2vector", "oidvector")
 
 
 def array_types() -> dict[str, Values]:
-    """Arrays of all of these, and domains over arrays and arrays of domains."""
+    """Arrays of all of these, domains over arrays, and arrays of domains."""
     found = {}
     for name, (edges, values) in TYPES.items():
         if name not in NO_ARRAY:

@@ -23,7 +23,7 @@ SALES_ORDER: Mapping[str, str] = {"sales_order.sql": "SELECT id AS key FROM orde
 
 @dataclass
 class Written(Feed):
-    """`heads` are the profile's SQL files."""
+    """`heads`: the profile's SQL files."""
 
     heads: Mapping[str, str] = field(default_factory=lambda: dict(SALES_ORDER))
 
@@ -57,7 +57,7 @@ class Written(Feed):
         return (topic, piece.partition, offset, key, value, headers[0][1], headers[-1][1], tuple(headers[1:-1]))
 
     def stage(self, *changes: Piece | Row) -> None:
-        """What becomes visible in one transaction."""
+        """Makes changes visible in one transaction."""
         rows = [self.row(one) if isinstance(one, Piece) else one for one in changes]
         with transaction(self.connection) as cursor:
             tables = {self.topic(table): table for table in self.types}
@@ -65,17 +65,17 @@ class Written(Feed):
             self.copy.mark(cursor)
 
     def staged(self, cursor: Any, name: str) -> StagedTable:
-        """A table as it is staged."""
+        """A staged table."""
         return self.copy._catalogue.loaded(cursor)[name]
 
 
 def unchanged(*columns: str) -> tuple[tuple[str, bytes], ...]:
-    """The header of a record that leaves these columns out."""
+    """The header of a record that leaves out these columns."""
     return ((change.UNCHANGED_HEADER, change.unchanged_header(list(columns))),)
 
 
 def key_change(old: Piece, new: Piece, without: Iterable[str] = ()) -> tuple[Piece, Piece]:
-    """Both halves of a change of a key. What they say of each other is not read; that they do is."""
+    """Both halves of a change of key. It is read that they refer to each other, not what they say."""
     left_out = unchanged(*without) if without else ()
     return (
         old._replace(op="d", headers=((change.NEW_KEY_HEADER, b"{}"),)),

@@ -1,5 +1,5 @@
 """An independent witness: compares Kafka with the shop's log and tables.
 
-It shares no code with capture, sink or schemas, so that a fault there is not repeated here: plain confluent-kafka,
-fastavro and psycopg2, and the record format as schemas/README.md describes it.
+It shares no code with capture, sink or schemas, so it cannot repeat their faults. It uses plain confluent-kafka,
+fastavro and psycopg2, and the record format that schemas/README.md describes.
 """

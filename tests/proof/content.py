@@ -1,4 +1,4 @@
-"""The topics replayed into tables, compared with the shop's."""
+"""Replays the topics into tables, and compares them with the shop's."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.proof.rules import Finding, Snapshot, snapshots
 _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001  (timestamp without time zone)
 Row = dict[str, Any]
 NEVER_SENT = "never sent"
-"""For a value that an update left alone before any record had it: a later row of a snapshot has to bring it."""
-KEYLESS_PARTITION = 0  # where rows without key lie
+"""Stands for a value that no record has yet, because an update left it alone. A later snapshot's row must bring it."""
+KEYLESS_PARTITION = 0  # rows without a key lie there
 
 
 def replay(records: Iterable[Record], prefix: str) -> dict[str, dict[str, Row]]:
-    """Tables as a reader of the topics has them at the end: rows by their key (as JSON)."""
+    """The tables that a reader of the topics has in the end: rows by their key (as JSON)."""
     records = list(records)
     completed = snapshots(records, prefix)
     return {table: _replay_table(table, rows, completed) for table, rows in changes(records, prefix).items()}
@@ -35,7 +35,7 @@ def _replay_table(table: str, records: list[Record], completed: list[Snapshot]) 
     if all(each.key is None for each in records):
         return _replay_keyless(table, records, completed)
     rows: dict[str, Row] = {}
-    moved: dict[str, Row] = {}  # by the key that they had
+    moved: dict[str, Row] = {}  # by their former key
     origin: dict[str, Record] = {}
     for each in sorted(records, key=_place):
         if each.op == "t":
@@ -56,12 +56,12 @@ def _replay_table(table: str, records: list[Record], completed: list[Snapshot]) 
 
 
 def _place(record: Record) -> tuple[Any, ...]:
-    """Where a record is in the order of all partitions, that of the stamps: a row may move from one to another."""
+    """A record's place across all partitions, by its stamp: a row may move from one partition to another."""
     return (record.stamp or (0, 0, 0), record.key_change == "new", record.partition, record.offset)
 
 
 def _replay_keyless(table: str, records: list[Record], completed: list[Snapshot]) -> dict[str, Row]:
-    """Rows without key are told apart by all that they hold, and equal ones are counted."""
+    """Replays a table without key. Rows are told apart by all that they hold, and equal ones are counted."""
     rows: list[tuple[str, Row]] = []
     for each in sorted(records, key=lambda record: (record.partition, record.offset)):
         if each.op == "t" and each.partition == KEYLESS_PARTITION:
@@ -81,7 +81,7 @@ def _columns(values: Row, record: Record) -> Row:
 
 
 def _numbered(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, Row]]:
-    """A key for each: its checksum, and which of the equal ones it is."""
+    """Gives each row a key: its checksum, and its number among equal rows."""
     seen: Counter[str] = Counter()
     for known, row in rows:
         seen[known] += 1
@@ -99,7 +99,7 @@ def _new_row(record: Record, before: Row) -> Row:
 
 
 def _left_over(table: str, record: Record, completed: list[Snapshot]) -> bool:
-    """Whether a row was only in a first snapshot that was given up, or that a later one replaced without it."""
+    """Whether a row came only from a first snapshot that was given up or later replaced."""
     whole = [one for one in completed if table in one.tables]
     if record.stamp is None or not whole:
         return False
@@ -111,7 +111,7 @@ def _left_over(table: str, record: Record, completed: list[Snapshot]) -> bool:
 
 
 def python_value(value: Any, connect_type: str) -> Any:
-    """A record's value as psycopg2 shows the same column; ValueError for a type that the proof does not know."""
+    """A record's value as psycopg2 shows the column. ValueError for a type that the proof does not know."""
     if value is None or not connect_type:
         return value
     if connect_type not in _PYTHON:
@@ -153,7 +153,7 @@ def shop_tables(dsn: str, tables: Iterable[str]) -> dict[str, list[Row]]:
 
 
 def check_content(played: Mapping[str, Mapping[str, Row]], shop: Mapping[str, list[Row]]) -> list[Finding]:
-    """Every table's rows have the checksums of the shop's; findings name keys, never values."""
+    """Checks that every table's rows have the shop's checksums. Findings name keys, never values."""
     found = []
     for table, rows in shop.items():
         ours = {key: checksum(row) for key, row in played.get(table, {}).items()}
@@ -169,13 +169,13 @@ def check_content(played: Mapping[str, Mapping[str, Row]], shop: Mapping[str, li
 
 
 def _key(row: Row, examples: Mapping[str, str]) -> str:
-    """The row's key as Kafka's keys have it: the columns are those of any key that was seen."""
+    """The row's key as Kafka writes it: its columns are those of any key seen."""
     names = sorted(json.loads(next(iter(examples)))) if examples else sorted(row)
     return json.dumps({name: row[name] for name in names}, sort_keys=True, default=str)
 
 
 def checksum(row: Row) -> str:
-    """A digest of a row's columns and values; equal numbers are equal whatever their scale."""
+    """A digest of a row's columns and values. Equal numbers are equal at any scale."""
     text = json.dumps({name: _plain(value) for name, value in row.items()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Whether the sink's copy is the shop as of one commit, checked again and again while everything else happens.
+"""Checks again and again, while everything else happens, that the sink's copy is the shop as of one commit.
 
 The copy has a position (table `copy` of its ledger). Position and rows are read in one snapshot and compared with the
 shop's history at that position. Only the names of those tables are shared with the sink.
@@ -21,13 +21,13 @@ from tests.proof.text import Row, plain, rows_of
 
 STEADY: Final = "steady"
 _UNSEEN: Final = "OT001"
-"""SQLSTATE of a view that has a value which never came."""
+"""SQLSTATE of a view with a value that never came."""
 _KEPT: Final = 200  # findings
 _OF_A_TABLE: Final = 5  # at one place
 
 
 class Claim(NamedTuple):
-    """The place at which a copy says that it stands; an ordinal above 0: what is committed at `lsn` is in it."""
+    """The place that the copy claims to stand at. With an ordinal above 0, it includes what is committed at `lsn`."""
 
     generation: int
     lsn: int
@@ -38,14 +38,14 @@ class Claim(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """Claim and rows of one moment; tables with a gap are left out."""
+    """Claim and rows at one moment, without tables that have a gap."""
 
     claim: Claim
     tables: Mapping[str, list[Row]]
 
 
 class Torn(NamedTuple):
-    """A row that is not the shop's at the place that was claimed. It has no values."""
+    """A row that is not the shop's at the claimed place, without its values."""
 
     claim: Claim
     table: str
@@ -57,11 +57,9 @@ class Torn(NamedTuple):
 
 
 class CopyChecker:
-    """Compares the copy of these tables (`public.orders`) with the history; `schema` is that of the copy's views,
-    `ledger` that of its claim and the staged tables.
-
-    `checked` counts places at which the copy was compared, `torn` those of them where it was not the shop.
-    """
+    """Compares the copy of these tables (`public.orders`) with the history. `schema`: of the copy's views. `ledger`:
+    the schema of its claim and of the staged tables. `checked` counts the places compared, `torn` those where the copy
+    was not the shop."""
 
     def __init__(self, history: History, middle: str, tables: Sequence[str], schema: str, ledger: str) -> None:
         self.checked = self.torn = 0
@@ -76,7 +74,7 @@ class CopyChecker:
         self._last_torn: Claim | None = None
 
     def check(self) -> Claim | None:
-        """One look; the place that was compared, None while the copy claims nothing."""
+        """Looks once. Returns the place that was compared, None if the copy claims none."""
         copy = self._read()
         if copy is None or (self.last is None and copy.claim.lsn < self._history.at):  # before the history begins
             return None
@@ -90,7 +88,7 @@ class CopyChecker:
         return copy.claim
 
     def reach(self, lsn: int, seconds: float) -> bool:
-        """Looks until the copy stands at `lsn` or behind it; False when it does not come there."""
+        """Looks until the copy stands at `lsn` or later. False if it does not get there in time."""
         deadline = time.monotonic() + seconds
         while (claim := self.check()) is None or claim.lsn < lsn:
             if time.monotonic() > deadline:
@@ -133,7 +131,7 @@ class CopyChecker:
         return Copy(Claim(int(row[0]), int(row[1]), int(row[2])), tables)
 
     def _rows(self, cursor: Any, table: str) -> list[Row]:
-        """No rows where there is no view yet."""
+        """The rows of a table; none while there is no view."""
         view = quoted(f"{self._schema}.{table.rpartition('.')[2]}")
         if not _exists(cursor, view):
             return []
@@ -148,7 +146,7 @@ class CopyChecker:
 
 
 def differences(table: Table, rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
-    """Key, and what is wrong with its row. Only columns that both sides have are compared."""
+    """The key of each differing row, and what is wrong. Only columns that both sides have are compared."""
     found: dict[Any, Row] = {}
     for row in rows:
         key = table.key_of(row)
@@ -171,7 +169,7 @@ def _unequal(table: Table, shop: Row, row: Row) -> list[str]:
 
 
 def _seen(row: Row) -> Row:
-    """A row of a staged table itself: without our own columns, and without those whose value never came."""
+    """A staged table's row without our own columns, and without values that never came."""
     unseen = set((row.get("#unseen") or "").strip("{}").split(","))
     return {name: value for name, value in row.items() if name[0] != "#" and name not in unseen}
 
@@ -189,7 +187,7 @@ def _exists(cursor: Any, name: str) -> bool:
 
 
 class Watch:
-    """A thread that looks again and again; it rests twice as long as a look takes, so that others can work."""
+    """A thread that looks again and again. It rests twice as long as a look takes, so that others can work."""
 
     def __init__(self, checker: CopyChecker, pause: float = 0.2) -> None:
         self.checker = checker
@@ -199,11 +197,11 @@ class Watch:
         self._thread = threading.Thread(target=self._look, name="copy-checker", daemon=True)
 
     def start(self) -> None:
-        """Begins to look."""
+        """Starts looking."""
         self._thread.start()
 
     def finish(self) -> None:
-        """Ends it, and raises what kept it from looking."""
+        """Stops looking. Raises what went wrong meanwhile."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -1,7 +1,7 @@
-"""The reference ERP against the sample shop: one document for each, and the same money to the cent.
+"""Compares the reference ERP with the sample shop: one document for each, and the same money to the cent.
 
-An order that was cancelled before the ERP got it needs no document there; one that the ERP has must be cancelled, with
-the shop's last figures. An order that was cancelled unpaid must never have reached the ERP.
+An order that was cancelled before the ERP got it need not be there. If the ERP has it, it must be cancelled, with the
+shop's last figures. An order that was cancelled unpaid must never have reached the ERP.
 """
 
 from __future__ import annotations
@@ -53,10 +53,8 @@ SELECT shop_number FROM orders o JOIN LATERAL (
 
 
 def check_erp(shop_dsn: str, erp_dsn: str, middle_dsn: str, ledger: str) -> tuple[list[Finding], Decimal]:
-    """Compares all documents; the second value is the difference of the money in orders, refunds and prices.
-
-    `ledger` is the schema of the sink's documents and history.
-    """
+    """Compares all documents. Returns the findings, and by how much orders, refunds and prices differ. `ledger`: the
+    schema of the sink's documents and history."""
     made = {number for (number,) in _rows(middle_dsn, _MADE.format(ledger))}
     found: list[Finding] = []
     difference = Decimal(0)

@@ -1,7 +1,7 @@
 """The shop as of each of its commits, which a copy has to equal.
 
-Reads pgoutput with code of its own, through a slot of its own that starts with the rows of that moment. Goes forward
-only. Source: PostgreSQL manual, "Logical Replication Message Formats".
+Reads pgoutput with its own code, through its own slot, which starts with the rows of that moment. Only goes forward.
+Source: PostgreSQL manual, "Logical Replication Message Formats".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.proof.text import Row, plain, rows_of
 Key = tuple[str | None, ...]
 _UNCHANGED: Final = object()
 _PRINT_ALIKE: Final = (frozenset({20, 21, 23, 1700}), frozenset({25, 1042, 1043}))
-"""Types of which the text of a value stays when a column is widened from one to the other."""
+"""Types whose values are printed alike, so that a widened column keeps its texts."""
 
 _COLUMNS = (
     "SELECT attname, atttypid::bigint FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
@@ -36,19 +36,19 @@ _TABLES = "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHER
 
 @dataclass
 class Table:
-    """The rows of a table with a primary key; `columns` has the type's OID of each."""
+    """The rows of a table with a primary key. `columns`: name → type OID."""
 
     key: tuple[str, ...]
     columns: dict[str, int]
     rows: dict[Key, Row] = field(default_factory=dict)
 
     def key_of(self, row: Row) -> Key:
-        """Equal keys are equal whatever prints them."""
+        """The key of a row. Equal keys are equal however they are printed."""
         return tuple(plain(row.get(name), self.columns.get(name, 0)) for name in self.key)
 
     def take_shape(self, columns: dict[str, int]) -> None:
-        """After a change of the schema, which rewrites rows and does not log it: what a column's older rows hold is
-        known only where it is the same text."""
+        """Follows a schema change, which rewrites rows without logging them: an older row's value is known only if its
+        text stays the same."""
         for name, kind in self.columns.items():
             if kind != columns.get(name) and not any({kind, columns.get(name)} <= alike for alike in _PRINT_ALIKE):
                 for row in self.rows.values():
@@ -78,7 +78,7 @@ class History:
         self._shapes: dict[int, tuple[str, dict[str, int]]] = {}
 
     def create(self) -> None:
-        """Makes the slot, and reads the tables as they are at its first commit."""
+        """Makes the slot, and reads the tables as of its start."""
         with (
             closing(psycopg2.connect(self._dsn, connection_factory=LogicalReplicationConnection)) as replication,
             replication.cursor() as slot,
@@ -93,12 +93,12 @@ class History:
         self.at = self._read = int(high, 16) << 32 | int(low, 16)
 
     def drop(self) -> None:
-        """Frees the log that the slot holds."""
+        """Drops the slot, which frees the log."""
         with self._session() as cursor:
             cursor.execute("SELECT pg_drop_replication_slot(%s)", (self._slot,))
 
     def advance(self, lsn: int, included: bool) -> None:
-        """Goes to the moment before what is committed at `lsn`, or with `included` behind it."""
+        """Goes to just before what is committed at `lsn`, or just after it if `included`."""
         self.read()
         while self._pending and (self._pending[0].lsn < lsn or (included and self._pending[0].lsn == lsn)):
             for message in self._pending.popleft().messages:
@@ -106,7 +106,7 @@ class History:
         self.at = lsn
 
     def read(self) -> None:
-        """Takes in what the log has by now. What was read is kept here; the slot lets go of it."""
+        """Reads what the log has now and keeps it, so that the slot can let go of it."""
         with self._session() as cursor:
             cursor.execute(
                 "SELECT data FROM pg_logical_slot_peek_binary_changes(%s, NULL, NULL, 'proto_version', '1',"
@@ -136,7 +136,7 @@ class History:
                 table.rows = {table.key_of(row): row for row in rows_of(cursor, f"SELECT * FROM {quoted(name)}")}
 
     def _table(self, cursor: Any, name: str) -> Table | None:
-        """None for one without primary key: nobody can say which of its rows is which."""
+        """The table; None without a primary key, because nobody could tell its rows apart."""
         cursor.execute(_KEY, (quoted(name),))
         key = tuple(row[0] for row in cursor.fetchall())
         if not key:
@@ -182,7 +182,7 @@ class History:
 
 
 def quoted(name: str) -> str:
-    """A table's name, schema and all, for a statement."""
+    """A table's full name, quoted for a statement."""
     return ".".join(f'"{part}"' for part in name.split("."))
 
 
@@ -199,7 +199,7 @@ def _commits(messages: Iterator[bytes]) -> Iterator[Commit]:
 
 
 class Message:
-    """One message of pgoutput, read from its second byte on, each part once and in order."""
+    """Reads one pgoutput message from its second byte on. Each part is read once, in order."""
 
     def __init__(self, message: bytes) -> None:
         self.kind = message[:1]
@@ -207,23 +207,23 @@ class Message:
         self._at = 1
 
     def oid(self) -> int:
-        """Which table it is of."""
+        """The OID of its table."""
         return self._number(">I")
 
     def relation(self) -> tuple[int, str, dict[str, int]]:
-        """Of R: the table's OID, its name with the schema, and its columns with the OIDs of their types."""
+        """A Relation message: the table's OID, its full name, and its columns with their type OIDs."""
         oid, schema, name = self.oid(), self._name(), self._name()
         self._number(">B")  # replica identity
         return oid, f"{schema}.{name}", dict(self._column() for _ in range(self._number(">H")))
 
     def truncated(self) -> list[int]:
-        """Of T: the tables."""
+        """A Truncate message: the tables' OIDs."""
         count = self._number(">I")
         self._number(">B")  # options
         return [self.oid() for _ in range(count)]
 
     def tuples(self) -> Iterator[tuple[bytes, list[Any]]]:
-        """Of I, U and D: rows with their tags, N new, K old key, O old row."""
+        """The rows of an Insert, Update or Delete message, each with its tag: N new, K old key, O old row."""
         while self._at < len(self._message):
             tag = self._take(1)
             yield tag, [self._value() for _ in range(self._number(">H"))]

@@ -29,11 +29,9 @@ class Stamp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record. `value` is None for a tombstone; `types` names the Connect type of each column that has one.
-
-    `transaction` has the `id` of a source transaction (xid:LSN), or that of the `snapshot` which the row is of.
-    `old_key` is that of the row before its key changed, as `key` shows keys.
-    """
+    """One record. `value`: None for a tombstone. `types`: the Connect type of each column that has one. `transaction`:
+    has the `id` of the source transaction (xid:LSN), or of the `snapshot` that read the row. `old_key`: the row's key
+    before it changed, as in `key`."""
 
     topic: str
     partition: int
@@ -97,16 +95,15 @@ def _connect_name(avro: Any) -> str:
 
 
 def read_topics(bootstrap_servers: str, registry_url: str, prefix: str) -> list[Record]:
-    """All committed records of the prefix's topics from the beginning, per partition in their order (read_messages)."""
+    """All committed records of the prefix's topics from the beginning, in order within each partition. Errors as in
+    read_messages."""
     schemas = Schemas(registry_url)
     return [record(message, schemas) for message in read_messages(bootstrap_servers, prefix)]
 
 
 def read_messages(bootstrap_servers: str, prefix: str) -> list[Any]:
-    """The same as Kafka's messages.
-
-    Raises TimeoutError when a transaction stays open or a partition does not end within READ_SECONDS.
-    """
+    """All committed messages of the prefix's topics. TimeoutError if a transaction stays open, or a partition does not
+    end, for READ_SECONDS."""
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
     partitions = _partitions(admin, prefix)
     _await_no_open_transaction(admin, partitions)
@@ -114,7 +111,7 @@ def read_messages(bootstrap_servers: str, prefix: str) -> list[Any]:
 
 
 def read_partitions(bootstrap_servers: str, group: str, partitions: list[TopicPartition]) -> list[Any]:
-    """All committed messages from the partitions' offsets on; TimeoutError as read_messages."""
+    """All committed messages from the partitions' offsets on. Errors as in read_messages."""
     consumer = _consumer(bootstrap_servers, group)
     try:
         return list(_until_end(consumer, partitions))
@@ -139,7 +136,7 @@ def _partitions(admin: AdminClient, prefix: str) -> list[TopicPartition]:
     return [
         TopicPartition(name, number, 0)
         for name, topic in topics.items()
-        if name.startswith(f"{prefix}.") and name != f"{prefix}.position"  # of a capture before the index
+        if name.startswith(f"{prefix}.") and name != f"{prefix}.position"  # written by a capture before the index
         for number in topic.partitions
     ]
 
@@ -150,10 +147,10 @@ def _await_no_open_transaction(admin: AdminClient, partitions: list[TopicPartiti
         late = time.monotonic() > deadline
         try:
             stable, high = (_latest(admin, partitions, level) for level in IsolationLevel)
-        except KafkaException:  # a broker that stood still or was just started leads its partitions only soon
+        except KafkaException:  # a broker that stood still or was just started takes a moment to lead its partitions
             if late:
                 raise
-            admin.list_topics(timeout=10)  # else librdkafka asks with the leader epoch of before, again and again
+            admin.list_topics(timeout=10)  # else librdkafka repeats its request with the old leader epoch
         else:
             if stable == high:
                 return
@@ -186,7 +183,7 @@ def _until_end(consumer: Consumer, partitions: list[TopicPartition]) -> Iterator
 
 
 def record(message: Any, schemas: Schemas) -> Record:
-    """A Kafka message as a Record; the key as JSON, so that equal keys are equal."""
+    """Decodes a Kafka message. The key is JSON, so that equal keys are equal."""
     headers = dict(message.headers() or ())
     value, types = schemas.decode(message.value()) if message.value() is not None else (None, {})
     key = schemas.decode(message.key())[0] if message.key() is not None else None
@@ -217,7 +214,7 @@ def _transaction(header: bytes | None) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One record of the index of commits, as JSON has it; `stamp` is its header."""
+    """One record of the index of commits, parsed from JSON. `stamp`: its header."""
 
     offset: int
     stamp: Stamp
@@ -225,10 +222,8 @@ class Listing:
 
 
 def read_index(bootstrap_servers: str, prefix: str) -> list[Listing]:
-    """The index of commits, from the beginning to what is its end now, once that is committed.
-
-    It is never at rest: heartbeats move it. TimeoutError as read_messages.
-    """
+    """The index of commits from the beginning to its end as of now, once that is committed. It is never at rest,
+    because heartbeats are added. Errors as in read_messages."""
     place = TopicPartition(f"ordertap.{prefix}.commits", 0, 0)
     [end] = _latest(
         AdminClient({"bootstrap.servers": bootstrap_servers}), [place], IsolationLevel.READ_UNCOMMITTED

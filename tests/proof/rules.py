@@ -1,4 +1,4 @@
-"""The promises about Kafka's records, as pure checks: each gives a list of what breaks it."""
+"""The promises about Kafka's records as pure checks. Each returns a list of findings."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.proof.wal import Logged
 
 Kind = Literal["lost", "double", "out of order", "wrong"]
 Place: TypeAlias = tuple[int, int, str]
-"""Generation, LSN, and for a chunk the snapshot on demand."""
+"""Generation and LSN; for a chunk, also its snapshot on demand."""
 TableTopic: TypeAlias = tuple[str, ...]
-"""A table and a topic of its records."""
+"""A table, and a topic with its records."""
 
 
 class Finding(NamedTuple):
@@ -25,10 +25,8 @@ class Finding(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A completed snapshot, as its COMPLETED notice says: `tables` were read as a whole.
-
-    The rows of one on demand (`incremental`) have stamps of their own, after `lsn`, where it was asked for.
-    """
+    """A completed snapshot, from its COMPLETED notice. `tables` were read as a whole. Rows of a snapshot on demand
+    (`incremental`) have stamps of their own, after the `lsn` at which it was requested."""
 
     id: str
     generation: int
@@ -52,7 +50,7 @@ def snapshots(records: Iterable[Record], prefix: str) -> list[Snapshot]:
 
 
 def check_order(records: Iterable[Record], prefix: str) -> list[Finding]:
-    """Within a partition no stamp is below the one before it; the records of one change keep their own order."""
+    """Within a partition, no stamp is below the one before it, and the records of one change keep their order."""
     steps = {("d", "old"): 0, ("tombstone", "old"): 1, ("c", "new"): 2, ("d", None): 0, ("tombstone", None): 1}
     last: dict[tuple[str, int], tuple[Stamp, int]] = {}
     found = []
@@ -69,7 +67,7 @@ def check_order(records: Iterable[Record], prefix: str) -> list[Finding]:
 
 
 def check_once(records: Iterable[Record], prefix: str, log: Iterable[Logged]) -> list[Finding]:
-    """Streamed changes are those of the log since the consistent point: each has its records, each of them once."""
+    """The streamed changes are those of the log from the consistent point on: each has all its records, once."""
     records = list(records)
     started = snapshots(records, prefix)
     start = started[0].lsn if started else 0
@@ -128,8 +126,8 @@ def _wanted(op: str, records: list[Record]) -> dict[tuple[str, str | None], int]
 
 
 def check_index(records: Iterable[Record], index: Iterable[Listing]) -> list[Finding]:
-    """The index of commits is an unbroken chain, lists each commit once and in order, and says how many changes each
-    has in each table and topic: just those that are there, with the halves of a key change counted apart."""
+    """The index of commits is an unbroken chain and lists each commit once, in order. For each commit it has the exact
+    number of changes by table and topic; the two halves of a key change count apart."""
     index = list(index)
     found = _check_chain(index)
     listed: dict[Place, dict[TableTopic, int]] = {}
@@ -150,7 +148,7 @@ def check_index(records: Iterable[Record], index: Iterable[Listing]) -> list[Fin
 
 
 def _check_chain(index: list[Listing]) -> list[Finding]:
-    """A chain begins with serial 1: the first one anywhere, any other in a new generation."""
+    """A chain begins with serial 1: the first chain anywhere, every other one in a new generation."""
     found = []
     generation, serial, end, last = 0, 0, 0, (0, 0)
     for listing in index:
@@ -173,7 +171,7 @@ def _check_chain(index: list[Listing]) -> list[Finding]:
 
 
 def _written(records: Iterable[Record], index: list[Listing]) -> dict[Place, dict[TableTopic, int]]:
-    """What the index should list of each commit and chunk, by the records of the tables' topics, since it begins."""
+    """What the index should list for each commit and chunk since it begins, by the records in the tables' topics."""
     firsts = {state["id"] for listing in index for state in listing.content["snapshots"] if state["first"]}
     begin = min(((one.content["generation"], one.content["previous"]) for one in index), default=(0, 0))
     seen: dict[Place, dict[TableTopic, set[Any]]] = defaultdict(lambda: defaultdict(set))
@@ -190,7 +188,7 @@ def _written(records: Iterable[Record], index: list[Listing]) -> dict[Place, dic
 
 
 def check_transactions(records: Iterable[Record], prefix: str) -> list[Finding]:
-    """The transaction that a change names ends where its stamp says, and is the only one there."""
+    """The transaction that a change names ends at the change's stamp, and is the only one there."""
     ids: dict[tuple[int, int], str] = {}
     found = []
     for each in _of_tables(records, prefix):

@@ -1,4 +1,4 @@
-"""Rows as PostgreSQL prints them, for both sides of a comparison. Values are text, NULL is None."""
+"""Rows as PostgreSQL prints them, for both sides of a comparison. Values are text; NULL is None."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ESCAPE = re.compile(r"\\(.)")
 
 
 def rows_of(cursor: Any, query: str) -> list[Row]:
-    """The rows of a query. COPY prints a value as the log does: `::text` would make `true` of `t`."""
+    """The rows of a query, by COPY, which prints values as the log does (`::text` would print `true` for `t`)."""
     out = io.StringIO()
     cursor.copy_expert(f"COPY ({query}) TO STDOUT WITH (FORMAT text, HEADER)", out)
     header, *lines = out.getvalue().split("\n")[:-1]
@@ -30,7 +30,7 @@ def _field(text: str) -> str | None:
 
 
 def plain(value: str | None, kind: int) -> str | None:
-    """The value without what another column type may print in another way; `kind` is the OID of the shop's type."""
+    """The value in a form that does not depend on the column's type. `kind`: OID of the shop's type."""
     if value is None:
         return None
     if kind == _PADDED:

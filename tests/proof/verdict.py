@@ -19,7 +19,7 @@ class Verdict:
     findings: tuple[Finding, ...]
 
     def count(self, kind: str) -> int:
-        """How many findings are of a kind."""
+        """How many findings have a kind."""
         return sum(finding.kind == kind for finding in self.findings)
 
     def __str__(self) -> str:
@@ -46,10 +46,8 @@ def judge(
     tables: Iterable[str],
     former: Iterable[str] = (),
 ) -> Verdict:
-    """Reads topics, log and shop, which must be at rest, and checks everything for these tables.
-
-    `former` were tables of the shop once: they are held to the log alone.
-    """
+    """Reads topics, log and shop, which must be at rest, and runs all checks on these tables. `former`: tables that the
+    shop had once, which are compared with the log alone."""
     present = set(tables)
     wanted = present.union(former)
     log = [change for change in witness.read() if change.table in wanted]

@@ -12,7 +12,7 @@ _OPS = {b"I": "c", b"U": "u", b"D": "d"}
 
 
 class Logged(NamedTuple):
-    """One change as the log has it; `xid` is the source transaction."""
+    """One change in the log. `xid`: the source transaction."""
 
     commit_lsn: int
     ordinal: int
@@ -23,14 +23,14 @@ class Logged(NamedTuple):
 
 @dataclass
 class Witness:
-    """A slot that is made before capture's, and read once, at the end."""
+    """A slot that is made before capture's and read once, at the end."""
 
     dsn: str
     publication: str
     slot: str = "proof"
 
     def create(self) -> None:
-        """Makes the slot; from here on nothing escapes it."""
+        """Makes the slot. Nothing escapes it from here on."""
         self._query("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (self.slot,))
 
     def read(self) -> list[Logged]:
@@ -43,7 +43,7 @@ class Witness:
         return decode([bytes(row[0]) for row in rows])
 
     def drop(self) -> None:
-        """Frees the log that the slot holds."""
+        """Drops the slot, which frees the log."""
         self._query("SELECT pg_drop_replication_slot(%s)", (self.slot,))
 
     def _query(self, statement: str, values: tuple[object, ...]) -> list[Any]:
@@ -58,10 +58,8 @@ class Witness:
 
 
 def decode(messages: list[bytes]) -> list[Logged]:
-    """Counts as capture must: rows, truncated tables and transactional messages of a transaction, from 1.
-
-    Source: PostgreSQL manual, "Logical Replication Message Formats".
-    """
+    """Decodes messages. Ordinals count rows, truncated tables and transactional messages of a transaction from 1, as
+    capture must. Source: PostgreSQL manual, "Logical Replication Message Formats"."""
     tables: dict[int, str] = {}
     found: list[Logged] = []
     commit_lsn = xid = ordinal = 0

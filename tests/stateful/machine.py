@@ -322,7 +322,7 @@ class Machine(RuleBasedStateMachine):
     def accepts(self, number: int) -> None:
         held = self._held()
         if held:
-            with suppress(SettingsError):  # not every check can be
+            with suppress(SettingsError):  # some checks cannot be accepted
                 accept_document(self.world.connection, _pick(held, number), "Ann", execute=True)
 
     def _held(self) -> list[DocumentRef]:
@@ -381,7 +381,7 @@ class Machine(RuleBasedStateMachine):
         verdict.nothing_due(self.world)
 
     def _people_mend(self) -> None:
-        """Does what the holds say: the clerk undoes his changes, items are made, the shop corrects its data."""
+        """Does what the holds say: the clerk undoes every change, items are made, the shop corrects its data."""
         self.world.clerk.undo()
         self.desk.items.add("NEW")
         self.shop.read_lines_again()

@@ -137,7 +137,7 @@ class UnrulyErp(ScriptedErp):
         return [NotDone(error)] * len(steps)
 
     def _half(self, step: Step, not_after: datetime, refuses: bool) -> StepResult:
-        """Of a step with two calls the first is done. Then the reply is lost, or the second is refused."""
+        """Makes the first of a step's two calls. Then the reply is lost, or the second call is refused."""
         commits = 0
 
         def breaks(_: str) -> None:

@@ -84,7 +84,7 @@ PURE_IMPORTS = {
     "typing",
 }  # fmt: skip
 
-# Two classes may have one name only here: both words are those of what they speak of, or are still to be parted.
+# Two classes may share a name only here: both are named in the words of their subject, or are still to be renamed.
 ONE_NAME = {
     "Begin": "pgoutput's message; what a worker of the snapshot is told",
     "Column": "of a relation; of a query in a profile; of a row as it is decoded; of a staged table",
@@ -314,7 +314,8 @@ def test_every_error_of_the_sink_says_what_is_next() -> None:
 
 
 def test_every_error_that_the_sink_raises_has_a_hint() -> None:
-    """Those that have one of their own for all cases need none; of a ValueError in settings the loader makes ours."""
+    """Errors with a hint of their own for all cases need none. The loader turns a ValueError in settings into one of
+    ours."""
     own = {"RetryError", "ConflictError", "SlowDownError", "LeaseLostError", "UnkeptError", "ValueError"}
     own |= {"SessionEndedError", "StaleError"}
     without = [

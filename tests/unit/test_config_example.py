@@ -41,7 +41,7 @@ def test_every_setting_of_tryton_is_explained_and_accepted() -> None:
     assert given.keys() == {*TrytonSettings.model_fields} - {"password"} | {"password_file"}
     del given["password_file"]
     assert TrytonSettings.model_validate({**given, "password": "x"}).orders.goal == "quotation"
-    # Less than a call may last with the limits that the page recommends, and a late call would meet another worker's.
+    # A call may last longer than this with the recommended limits, and a late one would meet another worker's.
     page = (EXAMPLE.parents[1] / "sink" / "erp" / "tryton" / "README.md").read_text("utf-8")
     assert f"{given['settles_seconds']} with these limits" in page
 

@@ -77,7 +77,7 @@ def test_commands_are_ones_that_exist(page: str, line: str, tmp_path: Path, monk
 
 
 def rows_of_table(page: str, first: str) -> dict[str, list[str]]:
-    """Of the table of a page whose first column is called so: by the first cell the others."""
+    """The table on a page whose first column has this title: first cell → the other cells."""
     text = (ROOT / page).read_text("utf-8")
     (table,) = re.findall(rf"^\| {first} \|.*\n\|[- |]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]

@@ -40,8 +40,9 @@ _MOST_FOUND = 100
 
 
 class SqlErp:
-    """The adapter. A call of `apply` is one transaction, unless the ERP refuses it. On PostgreSQL its last message is
-    COMMIT with a look at the server's clock, so nothing takes effect later than it may; of others see `connections`."""
+    """The adapter. A call of `apply` is one transaction, unless the ERP refuses it. On PostgreSQL, its last message is
+    a look at the server's clock and COMMIT together, so nothing takes effect too late. For other databases see
+    `connections`."""
 
     def __init__(self, url: str, mapping: Mapped, timeout: float = 20.0, connections: int = 8) -> None:
         self._database = ErpDatabase(url, mapping, timeout, connections)
@@ -52,7 +53,7 @@ class SqlErp:
         self._database.close()
 
     def check(self) -> Checked:
-        """Tables and columns of the mapping are there and fit it; gives the identity."""
+        """Checks that the mapped tables and columns exist and fit, and reads the identity."""
         with _of_no_document():
             return self._checked()
 
@@ -70,19 +71,19 @@ class SqlErp:
                 f"{place.table} of the ERP has not exactly one row", "it must tell this ERP's data from others"
             )
         abilities = Abilities(dict.fromkeys(get_args(Verb), _BATCH), self._database.settles_within)
-        if self._advised is None:  # each worker checks, and nothing of it changes by itself
+        if self._advised is None:  # each worker checks, and the result does not change by itself
             self._advised = columns.keys(self._database)
-        # Without a right to write, a sink that only plans is of use all the same.
+        # A sink that only plans is of use without a right to write.
         notes = [*(Advice(one.said, one.mend) for one in rights), *looked.notes, *self._advised]
         return Checked(str(rows[0]), self._database.version, abilities, notes)
 
     def clock(self) -> datetime:
-        """The server's."""
+        """The server's clock."""
         with _of_no_document(), self._database.connection() as connection:
             return self._database.clock(connection)
 
     def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
-        """All in one transaction, a few queries per kind."""
+        """Reads everything in one transaction, with a few queries per kind."""
         found: dict[ErpRef, Observed] = {}
         for some in apart(list(refs), self._observed, lambda ref, e: {ref: unreadable(ref.kind, e)}):
             found |= some
@@ -98,7 +99,7 @@ class SqlErp:
         return found
 
     def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
-        """By equality in the mapped columns; what a column cannot hold, no document has."""
+        """Documents whose mapped columns have these values. If a column cannot hold a value, no document has it."""
         document, table = self._database.document(kind)
         columns = {"reference": document.reference, **document.fields}
         unknown = sorted(fields.keys() - columns.keys())
@@ -114,10 +115,10 @@ class SqlErp:
         return self._found(kind, ids)
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:
-        """SKUs without an item."""
+        """The SKUs without an item."""
         if not skus:
             return set()
-        # A SKU that the column cannot hold is none of its items.
+        # A SKU that does not fit the column has no item.
         return set().union(*apart(sorted(skus), self._unknown, lambda sku, _: {sku}))
 
     def _unknown(self, skus: Sequence[str]) -> set[str]:
@@ -128,28 +129,28 @@ class SqlErp:
             return set(skus).difference(str(row[items.sku]) for row in known)
 
     def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
-        """By the key of the last step, which is written with every step in its one transaction."""
+        """How far each step came, by the key of the last step: every step writes its key in its one transaction."""
         seen = self.observe([step.ref for step in steps])
         return [_progress(step, seen.get(step.ref)) for step in steps]
 
     def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
-        """One transaction; without those that the ERP refuses."""
+        """Does the steps in one transaction, without those that the ERP refuses."""
         return batches.apply(self._database, steps, not_after)
 
     def page(self, kinds: Collection[Kind], after: str, limit: int) -> Page:
-        """One kind after the other, each by the ERP's own key; a page is of one kind."""
+        """The documents of one kind after the other, each by the ERP's own key. A page has documents of one kind."""
         kind, heads, following = self._heads(kinds, after, limit)
         return Page(self._found(kind, [row_id for row_id, _ in heads]), following)
 
     def keys(self, kinds: Collection[Kind], after: str, limit: int) -> KeyPage:
-        """The same without a look at more than the keys."""
+        """The same pages, with the keys alone."""
         kind, heads, following = self._heads(kinds, after, limit)
         return KeyPage([ErpRef(kind, str(key or f"{BY_HAND}{row_id}")) for row_id, key in heads], following)
 
     def _heads(
         self, kinds: Collection[Kind], after: str, limit: int
     ) -> tuple[Kind, Sequence[tuple[Any, Any]], str | None]:
-        """The kind of a page, the ERP's keys and ours on it, and where the next one begins."""
+        """The kind of a page, its keys (the ERP's, ours), and where the next page begins."""
         wanted = [kind for kind in KINDS if kind in kinds]
         name, _, last = after.partition(":")
         kind = next((one for one in wanted if one == name), wanted[0])
@@ -165,7 +166,7 @@ class SqlErp:
         return kind, heads, f"{following[0]}:" if following else None
 
     def _found(self, kind: Kind, ids: Sequence[Any]) -> list[Found]:
-        """Documents by the ERP's own keys, in the order of those."""
+        """Documents by the ERP's own keys, in the same order."""
         document, _ = self._database.document(kind)
 
         def read(some: Sequence[Any]) -> list[Found]:
@@ -181,7 +182,7 @@ class SqlErp:
         return [one for some in apart(ids, read, alone) for one in some]
 
     def _ref(self, kind: Kind, row_id: Any) -> ErpRef:
-        """Of a document that cannot be read as a whole."""
+        """The key of a document that cannot be read as a whole."""
         document, table = self._database.document(kind)
         query = sa.select(table.c[document.key]).where(table.c[document.id] == row_id)
         with _of_no_document(), self._database.connection() as connection:
@@ -193,21 +194,21 @@ class SqlErp:
 
 
 def _refuse(wrong: Sequence[Advice]) -> None:
-    """StopError with all of it, and all that mends it."""
+    """StopError that names everything that is wrong, with the remedies."""
     if wrong:
         hints = dict.fromkeys(one.hint for one in wrong)
         raise StopError("; ".join(one.message for one in wrong), "; ".join(hints))
 
 
 def _is(name: str, column: sa.Column[Any], value: Value) -> sa.ColumnElement[bool]:
-    """A mailbox is one however people type it."""
+    """Equal to the value; e-mail addresses in any case."""
     if name == "email" and isinstance(value, str):
         return sa.func.lower(column) == value.lower()
     return column == value
 
 
 def _progress(step: Step, seen: Observed | None) -> StepProgress:
-    if seen is not None and not seen.stamp:  # its row is there and cannot be read, nor what step was its last
+    if seen is not None and not seen.stamp:  # its row is there, but neither it nor its last step can be read
         return StepProgress(HowFar.UNCLEAR, seen)
     done = seen is not None and seen.key >= step.key
     return StepProgress(HowFar.DONE if done else HowFar.NOT_DONE, seen)
@@ -215,7 +216,7 @@ def _progress(step: Step, seen: Observed | None) -> StepProgress:
 
 @contextmanager
 def _of_no_document() -> Iterator[None]:
-    """A read that no document can be held for: what the ERP's database refuses there, it refuses for all."""
+    """For reads that concern no single document: if the ERP's database refuses one, everything stops (StopError)."""
     try:
         yield
     except HoldError as error:

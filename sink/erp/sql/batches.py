@@ -1,4 +1,4 @@
-"""Many steps in one transaction of the ERP; a refused batch is halved until the bad step stands alone."""
+"""Many steps in one transaction of the ERP. A refused batch is halved until the bad step is alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sink.erp.sql.writes import Numbered, UnkeptError, Writing
 
 
 def apply(database: ErpDatabase, steps: Sequence[Step], not_after: datetime) -> list[StepResult]:
-    """One result for each step, in order; nothing of ours is raised."""
+    """Does the steps. One result each, in order. Raises none of our errors."""
     results: dict[int, StepResult] = {}
     left = [list(enumerate(steps))]
     while left:
@@ -39,7 +39,7 @@ def apply(database: ErpDatabase, steps: Sequence[Step], not_after: datetime) -> 
 
 
 def _together(database: ErpDatabase, steps: Sequence[Numbered], not_after: datetime) -> dict[int, StepResult]:
-    """One transaction. A step that refers to the document of another comes after it in the call."""
+    """Does the steps in one transaction. A step that refers to another's document comes after it."""
     results: dict[int, StepResult] = {}
     with database.connection(write=True) as connection:
         for _, some in groupby(steps, lambda one: (one[1].ref.kind, one[1].verb)):
@@ -49,7 +49,7 @@ def _together(database: ErpDatabase, steps: Sequence[Numbered], not_after: datet
 
 
 def _refused(database: ErpDatabase, one: Numbered, error: HoldError) -> dict[int, StepResult]:
-    """A create, or an adopt, that met another of its key is no refusal."""
+    """The result of a refused step. A create or adopt that finds its key taken is a conflict instead."""
     number, step = one
     if step.verb in ("create", "adopt"):
         try:

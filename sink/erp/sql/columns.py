@@ -1,7 +1,7 @@
-"""What of the ERP's columns does not fit the mapping, told before the first document is sent.
+"""Finds columns of the ERP that do not fit the mapping, before the first document is sent. It only reads.
 
-It only looks. What is refused would harm every document: a column that is not there, or one that cannot give back what
-it was given, as a float cannot with cents. What is noted holds some documents later, each with its reason.
+A column that would harm every document is refused: it does not exist, or cannot give back what it was given, as a float
+with cents. A column that will hold some documents later is noted, with the reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sink.erp.sql.mapping import DocumentTable, LineTable, LinkColumn, Mapped
 from sink.erp.sql.reads import link_target
 
 Known = Mapping[str, Columns]
-"""By table, what is there."""
+"""The columns that exist, by table."""
 
 _MAKE: Final[Mapping[ValueType, str]] = {
     "text": "varchar(300)", "money": "numeric(14, 2)", "number": "numeric(14, 4)", "yes or no": "boolean",
@@ -27,14 +27,15 @@ _MAKE: Final[Mapping[ValueType, str]] = {
 }  # fmt: skip
 _CENTS: Final = 2
 _DIGITS: Final[Mapping[ValueType, int]] = {"money": 7, "number": 3}  # before the point
-_KEY_LENGTH: Final = 100  # a shop's name, a kind, and keys of several columns
+_KEY_LENGTH: Final = 100  # room for a shop's name, a kind, and keys of several columns
 _WORDS: Final = {"currency": 3, "billing_country": 2, "shipping_country": 2, "kind": len("discount")}
 _OF_A_CUSTOMER: Final = {"kind": len("registered")}
 _MICROSECONDS: Final = 6
 
 
 class Use(NamedTuple):
-    """A column that the mapping names, and by which names; `type`: of the values that the adapter gives it."""
+    """A column that the mapping names, and the keys that lead to it there. `type`: of the values that the adapter
+    writes."""
 
     table: str
     column: str
@@ -55,7 +56,7 @@ class Looked(NamedTuple):
 
 
 def look(database: ErpDatabase) -> Looked:
-    """At all columns that the mapping names, as they are now."""
+    """Compares all mapped columns with the ERP's tables as they are now."""
     mapping = database.mapping
     every = list(uses(mapping))
     known = database.described({use.table for use in every})
@@ -77,7 +78,7 @@ def look(database: ErpDatabase) -> Looked:
 
 
 def uses(mapping: Mapped) -> Iterator[Use]:
-    """Every column that is named."""
+    """Every column that the mapping names."""
     text, number = FieldType("text"), FieldType("number")
     yield Use(mapping.identity.table, mapping.identity.column, ("identity", "column"))
     yield Use(mapping.items.table, mapping.items.sku, ("items", "sku"), text)
@@ -120,7 +121,7 @@ def _told(mapping: Mapped, use: Use, said: str, mend: str) -> Advice:
 
 
 def _of_type(mapping: Mapped, use: Use, known: Known, dialect: str, found: Looked) -> None:
-    """Whether the column gives back what it is given, and of which values it does not."""
+    """Finds out whether the column gives back what it is given, and which values it does not take."""
     column = known[use.table][use.column]
     if use.type is None:
         return
@@ -143,7 +144,7 @@ def _name(type_: sa.types.TypeEngine[object]) -> str:
 
 
 def _unfit(kind: ValueType, type_: sa.types.TypeEngine[object], dialect: str) -> str:
-    """Why values of a kind do not come back from a column as they were; '' where they do, or where nobody knows."""
+    """Why a column does not give back values of a kind as they were; '' if it does, or if nobody knows."""
     if isinstance(type_, sa.types.NullType):
         return ""
     exact, whole = isinstance(type_, sa.Numeric) and not isinstance(type_, sa.Float), isinstance(type_, sa.Integer)
@@ -168,7 +169,7 @@ def _loses_cents(type_: sa.types.TypeEngine[object], exact: bool, whole: bool) -
 
 
 def _narrow(use: Use, type_: sa.types.TypeEngine[object], dialect: str) -> Iterator[str]:
-    """What of values of this kind it does not take."""
+    """Which values of this kind the column does not take."""
     if use.type is None or use.names[-1] == "revision":
         return
     precision, scale = getattr(type_, "precision", None), getattr(type_, "scale", None) or 0
@@ -184,7 +185,7 @@ def _narrow(use: Use, type_: sa.types.TypeEngine[object], dialect: str) -> Itera
 
 
 def _fraction(type_: sa.types.TypeEngine[object], dialect: str) -> int:
-    """How many digits of a second it keeps; MariaDB none where none are named."""
+    """How many digits of a second the column keeps. MariaDB keeps none unless told."""
     named = getattr(type_, "fsp", None) if dialect in ("mysql", "mariadb") else getattr(type_, "precision", None)
     usual = 0 if dialect in ("mysql", "mariadb") else _MICROSECONDS
     return named if isinstance(named, int) else usual
@@ -201,20 +202,20 @@ def _short(use: Use, type_: sa.types.TypeEngine[object], dialect: str) -> Iterat
 
 
 def _left_empty(document: DocumentTable, known: Known, dialect: str) -> Iterator[Advice]:
-    """Columns that need a value and get none from us. A trigger may give it: nobody can tell from here."""
+    """Columns that need a value and get none from us. A trigger may fill them, which cannot be seen from here."""
     lines = [(document.lines.table, document.lines.written)] if document.lines else []
     for table, written in [(document.table, document.written), *lines]:
         for name, column in known[table].items():
             numbered = "identity" in column or column.get("autoincrement") is True or "computed" in column
             if dialect == "sqlite" and dict(column).get("primary_key") and isinstance(column["type"], sa.Integer):
-                numbered = True  # another name of the row's own number
+                numbered = True  # SQLite: another name of the row's own number
             if name not in written and not column["nullable"] and column["default"] is None and not numbered:
                 said = f"{table}.{name} must have a value, has no default, and the mapping does not name it"
                 yield Advice(said, f"ALTER TABLE {table} ALTER COLUMN {name} SET DEFAULT …, or name it in the mapping")
 
 
 def _links_that_cannot_lead(database: ErpDatabase, kind: Kind, known: Known) -> Iterator[Advice]:
-    """Columns of another type than what they refer to: each look at a document would fail."""
+    """Columns whose type differs from that of their target: each look at a document would fail."""
     for at, rows in _rows(database.mapping, kind):
         for name, link in rows.links.items():
             target = link_target(database.mapping, name)
@@ -242,7 +243,7 @@ def _sort(type_: sa.types.TypeEngine[object]) -> str:
 
 
 def _of_states(mapping: Mapped, kind: Kind, known: Known, found: Looked) -> None:
-    """Whether the states that the mapping names can be written, and those that a document goes through are there."""
+    """Checks that the mapped states can be written, and that there is one for each milestone that documents reach."""
     document = mapping.of(kind)
     if document.status is None:
         if kind in ("order", "price"):
@@ -266,7 +267,7 @@ def _of_states(mapping: Mapped, kind: Kind, known: Known, found: Looked) -> None
 
 
 def _not_reached(kind: Kind, document: DocumentTable) -> Iterator[str]:
-    """What a document has no state for. A credit note stays a draft; others may be taken for confirmed at once."""
+    """The milestones that have no state. Credit notes stay drafts; other documents may skip the draft."""
     first = [Milestone.DRAFT] if kind == "refund" else [Milestone.DRAFT, Milestone.CONFIRMED]
     if not any(document.state_of(one) is not None for one in first):
         yield f"no state means {' or '.join(first)}: each {kind} is held"
@@ -275,7 +276,8 @@ def _not_reached(kind: Kind, document: DocumentTable) -> Iterator[str]:
 
 
 def keys(database: ErpDatabase) -> list[Advice]:
-    """What keeps a key from being there twice, and a look at an order from reading a whole table."""
+    """Missing unique constraints and indexes: without them a key may be there twice, or a look at an order reads a
+    whole table."""
     mapping = database.mapping
     unique: dict[tuple[str, str], str] = {}
     led_by = [(mapping.items.table, mapping.items.sku)]

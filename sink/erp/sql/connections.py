@@ -1,4 +1,4 @@
-"""The ERP's database: its tables as they are there now, and connections whose errors are ours, never with values."""
+"""The ERP's database: its tables as they are now, and connections that raise our errors, never with values."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ Columns = Mapping[str, ReflectedColumn]
 
 
 def plain_type(column: ReflectedColumn) -> sa.types.TypeEngine[Any]:
-    """The type of a column; of one with a domain, the type that this is made of."""
+    """A column's type; for a domain, its base type."""
     type_ = column["type"]
     return type_.data_type if isinstance(type_, postgresql.DOMAIN) else type_
 
 
 class ErpDatabase:
-    """The tables of a mapping. A call is ended by the database's own time limit, or by ours where it says nothing."""
+    """The mapped tables. The database's own time limit ends a call, or ours if the database does not answer."""
 
     def __init__(self, url: str, mapping: Mapped, timeout: float, connections: int) -> None:
         self.mapping = mapping
@@ -71,19 +71,19 @@ class ErpDatabase:
 
     @property
     def version(self) -> str:
-        """The server's version, once a connection was made."""
+        """The server's version, once there was a connection."""
         return f"{self.dialect} {'.'.join(map(str, self._engine.dialect.server_version_info or ()))}"
 
     def close(self) -> None:
-        """Gives all connections back."""
+        """Closes all connections."""
         self._engine.dispose()
         if self._silence is not None:
             self._silence.close()
 
     @contextmanager
     def connection(self, write: bool = False) -> Iterator[sa.Connection]:
-        """A connection; RetryError, HoldError or StopError for what goes wrong on it. Reads see one moment (in SQLite
-        always). What was written and not given to `commit` is rolled back."""
+        """A connection. What goes wrong on it is raised as RetryError, HoldError or StopError. Reads see one moment (in
+        SQLite always). Writes that were not given to `commit` are rolled back."""
         options: dict[str, Any] = {"ordertap_write": write}
         if not write and self.dialect in ("postgresql", "mysql", "mariadb"):
             options["isolation_level"] = "REPEATABLE READ"
@@ -98,19 +98,19 @@ class ErpDatabase:
             raise unfit(error) from None
 
     def clock(self, connection: sa.Connection) -> datetime:
-        """The server's real time, not that of the transaction's start."""
+        """The server's time now, not at the start of the transaction."""
         found = connection.exec_driver_sql(_CLOCK.get(self.dialect, _ANY_CLOCK)).scalar_one()
         read = found if isinstance(found, datetime) else datetime.fromisoformat(str(found))
         return read if read.tzinfo else read.replace(tzinfo=UTC)
 
     def commit(self, connection: sa.Connection, not_after: datetime) -> None:
-        """Commits, unless the time is over by the server's clock: LateError, and nothing was changed.
+        """Commits, unless the deadline has passed by the server's clock: then LateError, and nothing was changed.
 
-        Clock and COMMIT are one message where the server takes such: a process that is frozen between the two would
-        commit when another has long decided what to do. In SQLite it holds the only lock meanwhile; for all others
-        there is `settles_within`. Deferred constraints of the ERP are checked before the clock is read: inside COMMIT
+        If the server allows it, clock and COMMIT are one message: a process that freezes between the two would commit
+        when another has long decided what to do. SQLite holds the only lock meanwhile; the others have
+        `settles_within`. The ERP's deferred constraints are checked before the clock is read, because inside COMMIT
         they might take longer than the time that is left. The driver does not know about this COMMIT, so the message
-        ends with BEGIN to give the driver the open transaction that it expects.
+        ends with BEGIN, to give the driver the open transaction that it expects.
         """
         if self.dialect != "postgresql":
             if self.clock(connection) >= not_after:
@@ -127,26 +127,26 @@ class ErpDatabase:
         connection.commit()
 
     def document(self, kind: Kind) -> tuple[DocumentTable, sa.Table]:
-        """How a kind is mapped, and its table."""
+        """A kind's mapping, and its table."""
         document = self.mapping.of(kind)
         return document, self.table(document.table)
 
     def table(self, name: str) -> sa.Table:
-        """A table as it was when it was first asked for."""
+        """A table as it was when first asked for."""
         if name not in self._tables:
             # Two threads may read it at once: all must use one object, else a query has the table in it twice.
             self._tables.setdefault(name, self._reflected(name))
         return self._tables[name]
 
     def quoted(self, table: str) -> str:
-        """A table's name as SQL has it."""
+        """A table's name, quoted."""
         schema, _, plain = table.rpartition(".")
         return str(
             self._engine.dialect.identifier_preparer.format_table(sa.Table(plain, sa.MetaData(), schema=schema or None))
         )
 
     def described(self, tables: Collection[str]) -> dict[str, Columns]:
-        """The columns that each table has now, by table and name; without tables that are not there."""
+        """The columns that each table has now, by table and name; tables that do not exist are left out."""
         found: dict[str, Columns] = {}
         with self.connection() as connection:
             look = sa.inspect(connection)
@@ -159,7 +159,7 @@ class ErpDatabase:
         return found
 
     def leading_columns(self, table: str) -> tuple[set[str], set[str]]:
-        """Columns by which the table has an index, and those of them that are unique by themselves."""
+        """The columns that have an index of their own, and those that are unique by themselves."""
         schema, _, plain = table.rpartition(".")
         with self.connection() as connection:
             look = sa.inspect(connection)
@@ -172,7 +172,7 @@ class ErpDatabase:
         return {one[0] for one in every if one and one[0]}, {one[0] for one in unique if len(one) == 1 and one[0]}
 
     def _reflected(self, name: str) -> sa.Table:
-        """The table as it is in the ERP now: its columns, and nothing of keys and indexes, which are the ERP's."""
+        """The table as it is in the ERP now, with its columns only: keys and indexes are the ERP's."""
         schema, _, plain = name.rpartition(".")
         try:
             with self.connection() as connection:
@@ -189,7 +189,7 @@ class ErpDatabase:
 
 
 class _ExactDecimal(sa.types.TypeDecorator[Decimal]):
-    """SQLite has no decimals: text in, and out what the column's scale says, if it says any."""
+    """SQLite has no decimals: values are stored as text, and read with the column's scale if it has one."""
 
     impl = sa.String
     cache_ok = True
@@ -208,16 +208,14 @@ class _ExactDecimal(sa.types.TypeDecorator[Decimal]):
 
 
 def settles_within(dialect: str, timeout: float) -> float:
-    """Seconds in which a COMMIT may still come though its time was over: of a process that froze after it had looked at
-    the clock. It is as long as the server lets a transaction stand idle (`limits`), and a moment for the COMMIT.
-
-    0.0 where the look at the clock and COMMIT are one message, or where nobody else can write meanwhile.
-    """
+    """Seconds in which a COMMIT may come after its deadline, because a process froze after it had looked at the clock:
+    as long as the server lets a transaction stand idle (`limits`), and a moment for the COMMIT. 0.0 if clock and COMMIT
+    are one message, or if nobody else can write meanwhile."""
     return 0.0 if dialect in ("postgresql", "sqlite") else max(1, int(timeout)) + _A_MOMENT
 
 
 def limits(url: str, timeout: float) -> dict[str, Any]:
-    """How each driver, and its server, is told to end a call by itself; a transaction that stands idle, too."""
+    """Options that make each driver and its server end a call by themselves, and an idle transaction too."""
     dialect = sa.make_url(url).get_backend_name()
     if dialect == "postgresql":
         limit = int(timeout * 1000)
@@ -232,12 +230,12 @@ def limits(url: str, timeout: float) -> dict[str, Any]:
 
 
 def _own_transactions(connection: Any, _: Any) -> None:
-    """SQLite: the driver begins a transaction too late, and foreign keys are not looked at unless asked."""
+    """SQLite: the driver would begin a transaction too late, and checks foreign keys only if asked."""
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _begin(connection: sa.Connection) -> None:
-    """SQLite: who is going to write waits for the other writer before reading, not after."""
+    """SQLite: waits for another writer before reading, not after."""
     write = connection.get_execution_options().get("ordertap_write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

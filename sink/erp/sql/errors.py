@@ -1,6 +1,6 @@
-"""What an error of the ERP's database means: by its own code, never by the driver's class alone.
+"""What an error of the ERP's database means, by its own code, never by the driver's class alone.
 
-MariaDB's driver calls a CHECK that refuses a row an operational error; taken for an outage it would be tried for ever.
+MariaDB's driver calls a CHECK that refuses a row an operational error. Taken for an outage, it would be tried for ever.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ REFUSES_US: Final = "check user, password and name in erp.url, and what the user
 
 
 class LateError(OrdertapError):
-    """The time of a call was over before its COMMIT: nothing was changed."""
+    """The deadline of a call had passed before its COMMIT. Nothing was changed."""
 
 
 def meaning(error: exc.SQLAlchemyError) -> RetryError | HoldError | StopError:
-    """What an error of the database or its driver means. The words for people have no values of rows in them."""
+    """Our error for an error of the database or its driver. Its words contain no values of rows."""
     text = _reason(error)
     if isinstance(error, exc.StatementError) and isinstance(error.orig, ValueError | ArithmeticError | TypeError):
         return unfit(error.orig)
@@ -51,8 +51,8 @@ def meaning(error: exc.SQLAlchemyError) -> RetryError | HoldError | StopError:
 
 
 def unfit(error: BaseException) -> HoldError:
-    """The hold for a value that the driver cannot pass on, one way or the other: it says so in Python's words, and
-    SQLAlchemy lets it through. A character that the ERP's encoding does not have, a year above 9999, a zero byte."""
+    """The hold for a value that the driver cannot write or read: a character that the ERP's encoding lacks, a year
+    above 9999, a zero byte. The driver raises Python's own errors for these, and SQLAlchemy passes them on."""
     odd = "character" if isinstance(error, UnicodeError) else "value"
     reason = f"it has a {odd} that the ERP's database or its driver cannot take ({type(error).__name__})"
     return HoldError(reason, "mend it in the shop or the ERP, then `sink retry`", "data")
@@ -62,7 +62,7 @@ _Meaning = Literal["stop", "again", "came first", "hold"]
 
 
 def _by_code(error: exc.DBAPIError) -> _Meaning:
-    """What an error means by the server's code; where a driver has none, as SQLite's, by its class and words."""
+    """The meaning by the server's code. If a driver has none, as SQLite's, by class and words."""
     state = getattr(error.orig, "pgcode", None)
     if state is not None:
         return _of_postgres(state)
@@ -92,7 +92,7 @@ def _of_mariadb(number: int) -> _Meaning:
 
 
 def _reason(error: exc.SQLAlchemyError) -> str:
-    """A constraint or column by name; what the driver says of a connection that could not be made; else the class."""
+    """The constraint or column by name; for a connection that failed, the driver's words; else the class."""
     if not isinstance(error, exc.DBAPIError):
         return type(error).__name__
     named = getattr(error.orig, "diag", None)

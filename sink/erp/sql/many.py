@@ -1,7 +1,7 @@
-"""Many rows of a table in as few statements as possible.
+"""Writes many rows of a table in as few statements as possible.
 
-PostgreSQL is given them as one JSON text, which the server takes apart by the types of the table's own columns: that
-costs it half, and us a seventh, of what a statement with thousands of values does.
+PostgreSQL gets them as one JSON text, which the server takes apart by the types of the table's own columns. That costs
+the server half, and us a seventh, of a statement with thousands of values.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import sqlalchemy as sa
 
 _Row = Mapping[str, Any]
 SHAPES: Final = 256
-"""So many statements are kept, one for each set of columns that is read or written together."""
+"""How many statements are kept, one for each set of columns that is read or written together."""
 
 
 def insert(connection: sa.Connection, table: sa.Table, rows: Collection[_Row]) -> None:
-    """New rows."""
+    """Inserts rows."""
     for names, alike in _alike(rows):
         if _as_json(connection, table, names):
             connection.execute(_insert(table, names), {"rows": _json(table, names, alike)})
@@ -29,7 +29,7 @@ def insert(connection: sa.Connection, table: sa.Table, rows: Collection[_Row]) -
 
 
 def update(connection: sa.Connection, table: sa.Table, key: str, rows: Collection[_Row]) -> None:
-    """Changes rows by their key, which each has among its values."""
+    """Updates rows by their key, which is among each row's values."""
     for names, alike in _alike(rows):
         if _as_json(connection, table, names):
             connection.execute(_update(table, key, names), {"rows": _json(table, names, alike)})
@@ -41,13 +41,13 @@ def update(connection: sa.Connection, table: sa.Table, key: str, rows: Collectio
 
 
 def _as_json(connection: sa.Connection, table: sa.Table, names: Iterable[str]) -> bool:
-    """Whether the rows can be told as JSON: not where a column has a type that SQLAlchemy does not know."""
+    """Whether the rows can be sent as JSON: not if SQLAlchemy does not know the type of a column."""
     known = not any(isinstance(table.c[name].type, sa.types.NullType) for name in names)
     return known and connection.dialect.name == "postgresql"
 
 
 def _alike(rows: Collection[_Row]) -> Iterable[tuple[tuple[str, ...], list[_Row]]]:
-    """Rows with the same columns together."""
+    """Groups rows by their columns."""
     found: dict[tuple[str, ...], list[_Row]] = {}
     for row in rows:
         found.setdefault(tuple(sorted(row)), []).append(row)
@@ -67,14 +67,14 @@ def _update(table: sa.Table, key: str, names: tuple[str, ...]) -> sa.Update:
 
 
 def _given(table: sa.Table, names: tuple[str, ...]) -> sa.TableValuedAlias:
-    """The rows of the parameter `rows` as a table of these columns."""
+    """The rows of the parameter `rows` as a table with these columns."""
     columns = [sa.column(name, _without_limits(table.c[name].type)) for name in names]
     rows = sa.func.json_to_recordset(sa.bindparam("rows", type_=sa.Text))
     return rows.table_valued(*columns, name="new").render_derived(with_types=True)
 
 
 def _without_limits(type_: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
-    """Scale and length are the column's own, which somebody may have widened since we looked."""
+    """The type without scale and length: somebody may have widened the column since we looked."""
     if isinstance(type_, sa.Numeric) and not isinstance(type_, sa.Float):
         return sa.Numeric()
     if isinstance(type_, sa.String) and not isinstance(type_, sa.Enum):
@@ -83,7 +83,7 @@ def _without_limits(type_: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]
 
 
 def _json(table: sa.Table, names: Iterable[str], rows: list[_Row]) -> str:
-    """A number with decimals is none for a column of whole ones: it is rounded as the server would."""
+    """Rows as JSON. Numbers for an integer column are rounded as the server would."""
     for name in names:
         if isinstance(table.c[name].type, sa.Integer) and any(isinstance(row[name], Decimal) for row in rows):
             rows = [{**row, name: _rounded(row[name])} for row in rows]

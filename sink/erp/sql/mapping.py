@@ -56,27 +56,25 @@ class LineTable(_Strict):
 
     @property
     def columns(self) -> set[str]:
-        """All columns that are named."""
+        """All mapped columns."""
         return {self.id} | self.written
 
     @cached_property
     def read(self) -> tuple[str, ...]:
-        """The same, in the order in which they are read."""
+        """All mapped columns, in the order in which they are read."""
         return tuple(sorted(self.columns))
 
     @property
     def written(self) -> set[str]:
-        """Those that get a value from us; the ERP numbers its rows itself."""
+        """The columns that we write; the ERP numbers its rows itself."""
         links = {link.column for link in self.links.values()}
         return {self.key, self.parent, *self.fields.values(), *links}
 
 
 class DocumentTable(_Strict):
-    """The table of a kind of document. Its links: `account` (of an order), `order` (of a return or refund).
-
-    `status` is the column of its state, and `milestones` says what each of its values means; where several mean the
-    same, the first is the one that is written.
-    """
+    """The table of a kind of document. Its links: `account` (of an order), `order` (of a return or refund). `status` is
+    the column of its state, and `milestones` gives the meaning of each state. If several states have one meaning, the
+    first is written."""
 
     table: str
     fields: dict[str, str]
@@ -91,23 +89,23 @@ class DocumentTable(_Strict):
 
     @property
     def columns(self) -> set[str]:
-        """All columns that are named."""
+        """All mapped columns."""
         return {self.id, self.reference} | self.written
 
     @cached_property
     def read(self) -> tuple[str, ...]:
-        """The same, in the order in which they are read."""
+        """All mapped columns, in the order in which they are read."""
         return tuple(sorted(self.columns))
 
     @property
     def written(self) -> set[str]:
-        """Those that get a value from us; the ERP numbers its documents itself."""
+        """The columns that we write; the ERP numbers its documents itself."""
         links = {link.column for link in self.links.values()}
         status = {self.status} if self.status else set()
         return {self.key, self.revision, *self.fields.values(), *links, *status}
 
     def state_of(self, milestone: Milestone) -> str | None:
-        """The value to write for a milestone; None where the ERP has none."""
+        """The state to write for a milestone; None if the ERP has none."""
         return next((state for state, means in self.milestones.items() if means is milestone), None)
 
 
@@ -137,7 +135,7 @@ class Mapped(BaseModel):
 
 
 def load_mapping(path: Path) -> Mapped:
-    """Reads a mapping; SettingsError names file, line and key of all that is wrong in it."""
+    """Reads a mapping. SettingsError names file, line and key of everything that is wrong in it."""
     try:
         text = path.read_text("utf-8")
         content, lines = yaml.safe_load(text), _lines(yaml.compose(text, Loader=yaml.SafeLoader))
@@ -163,8 +161,8 @@ def load_mapping(path: Path) -> Mapped:
 
 
 def _lines(node: yaml.Node | None, at: _Names = ()) -> dict[_Names, int]:
-    """The line of each key of a file, by the names that lead to it; YAMLError for one that is there twice, of which
-    the library would take the second."""
+    """The line of each key in a file, by the names that lead to it. YAMLError if a key is there twice: the library
+    would silently take the second."""
     found: dict[_Names, int] = {}
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         here = (*at, str(key.value))
@@ -176,13 +174,13 @@ def _lines(node: yaml.Node | None, at: _Names = ()) -> dict[_Names, int]:
 
 
 def _where(file: str, lines: Mapping[_Names, int], names: Sequence[str]) -> str:
-    """A key that is missing is in the line of the one that should have it."""
+    """The place of a wrong key; for a missing key, the line of the key that should contain it."""
     known = (lines[tuple(names[:end])] for end in range(len(names), 0, -1) if tuple(names[:end]) in lines)
     return f"{file}:{next(known, 1)}: {'.'.join(names)}"
 
 
 def _unknown(mapping: Mapped) -> Iterator[str]:
-    """Names on the left that no document of ours has, and what has to be there."""
+    """Mapped names that no document of ours has, and names that have to be mapped and are not."""
     for kind in KINDS:
         document = mapping.of(kind)
         yield from _strange(mapping, (kind, "fields"), document.fields, FIELDS[kind])

@@ -1,4 +1,4 @@
-"""What the ERP's tables say of what came back of orders: goods and money, by whomever it was booked."""
+"""What came back of orders by the ERP's tables: goods and money, whoever booked it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sink.erp.sql.reads import ErpRow, among, by_rate, is_among
 
 
 def with_moved(database: ErpDatabase, connection: sa.Connection, orders: Collection[ErpRow]) -> list[Observed]:
-    """Orders with what came back of them and what they come to by tax rate, in their order; two queries for all."""
+    """Orders with what came back of them, and with their sums by tax rate, in their order. Two queries for all."""
     returned = _returned(database, connection, orders)
     refunded = _refunded(database, connection, orders)
     found = []
@@ -31,7 +31,7 @@ def with_moved(database: ErpDatabase, connection: sa.Connection, orders: Collect
 def _returned(
     database: ErpDatabase, connection: sa.Connection, orders: Collection[ErpRow]
 ) -> Mapping[int, dict[str, dict[str, Decimal]]]:
-    """Number of the order → its line → who took it back → quantity."""
+    """Number of the order → its line → the return's key → quantity."""
     document, heads = database.document("return")
     lines, sold = document.lines, database.mapping.order.lines
     link = lines.links.get("order_line") if lines else None
@@ -57,7 +57,7 @@ def _returned(
 def _refunded(
     database: ErpDatabase, connection: sa.Connection, orders: Collection[ErpRow]
 ) -> Mapping[int, dict[str, Decimal]]:
-    """Number of the order → who gave back → money."""
+    """Number of the order → the refund's key → amount."""
     document, heads = database.document("refund")
     link, gross = document.links.get("order"), document.fields.get("gross")
     if link is None or gross is None:
@@ -84,7 +84,8 @@ def _each(
     document: DocumentTable,
     heads: sa.Table,
 ) -> Iterator[tuple[Any, str, Decimal]]:
-    """What refers to one of the values, by whose key, and how much; cancelled documents count nothing."""
+    """Rows that refer to one of the values: the value, the document's key, and the amount. Cancelled documents are left
+    out."""
     if not values:
         return
     postgres, known = connection.dialect.name == "postgresql", [value for value in values if value is not None]

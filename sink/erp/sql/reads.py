@@ -1,4 +1,4 @@
-"""What the ERP's tables say of documents: heads and lines, a few queries for many documents."""
+"""Reads documents from the ERP's tables: heads and lines, with a few queries for many documents."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _IN_ARRAYS: Final[Mapping[type, type[sa.types.TypeEngine[Any]]]] = {
     sa.VARCHAR: sa.Text, sa.TEXT: sa.Text,
     sa.SMALLINT: sa.BigInteger, sa.INTEGER: sa.BigInteger, sa.BIGINT: sa.BigInteger,
 }  # fmt: skip
-"""Types of columns that are compared with an array, and its elements' type: without the column's own limits, since a
-value that it cannot hold is simply not there."""
+"""Column type → type of the elements of an array that the column is compared with. It has no length or range: a value
+that the column cannot hold is simply not found."""
 
 
 @dataclass
 class ErpRow:
-    """A document as it lies in the tables; `lines` by their place in the record."""
+    """A document as it is in the tables. `lines`: by their place in the record."""
 
     ref: ErpRef
     head: _Row
@@ -44,8 +44,8 @@ class ErpRow:
 def rows(
     database: ErpDatabase, connection: sa.Connection, kind: Kind, by: str, values: Collection[Any], lock: bool = False
 ) -> list[ErpRow]:
-    """The documents of a kind that have one of these values in a column, by the ERP's own key; `lock`: nobody changes
-    them before the transaction has ended."""
+    """The documents of a kind that have one of these values in a column, by the ERP's own key. `lock`: nobody else can
+    change them before the transaction ends."""
     document, table = database.document(kind)
     heads = look_up(connection, table, document.read, by, document.id, values, lock) if values else []
     if not heads:
@@ -74,7 +74,7 @@ def look_up(
     values: Collection[Any],
     lock: bool = False,
 ) -> list[_Row]:
-    """Columns of the rows that have one of these values in one of them."""
+    """Columns of the rows that have one of these values in the column `by`."""
     postgres = connection.dialect.name == "postgresql"
     query = _select(table, columns, by, order, lock, postgres)
     found = connection.execute(query, {"values": among(table.c[by], values, postgres)}).all()
@@ -85,17 +85,15 @@ def look_up(
 def _select(
     table: sa.Table, columns: tuple[str, ...], by: str, order: str, lock: bool, postgres: bool
 ) -> sa.Select[Any]:
-    """Made once: to make it again for each call takes longer than to run it."""
+    """The statement, made once: making it takes longer than running it."""
     query = sa.select(*[table.c[name] for name in columns]).where(is_among(table.c[by], postgres))
     query = query.order_by(table.c[order])
     return query.with_for_update() if lock else query
 
 
 def is_among(column: sa.Column[Any], postgres: bool) -> sa.ColumnElement[bool]:
-    """The condition that a column has one of the values that the parameter `values` is given by `among`.
-
-    PostgreSQL is told them as one text: server, driver and SQLAlchemy would take thousands of values one by one.
-    """
+    """The condition that a column has one of the values in the parameter `values`, which `among` makes. PostgreSQL gets
+    them as one text, because server, driver and SQLAlchemy would handle thousands of values one by one."""
     if not (postgres and type(column.type) in _IN_ARRAYS):
         return column.in_(sa.bindparam("values", type_=column.type, expanding=True))
     array = postgresql.ARRAY(_IN_ARRAYS[type(column.type)])
@@ -103,7 +101,7 @@ def is_among(column: sa.Column[Any], postgres: bool) -> sa.ColumnElement[bool]:
 
 
 def among(column: sa.Column[Any], values: Collection[Any], postgres: bool) -> str | list[Any]:
-    """The values for `is_among`; none of them is NULL."""
+    """The values for `is_among`. None of them is NULL."""
     in_array = postgres and type(column.type) in _IN_ARRAYS
     return array_text(map(str, values)) if in_array else list(values)
 
@@ -111,8 +109,8 @@ def among(column: sa.Column[Any], values: Collection[Any], postgres: bool) -> st
 def by_key(
     database: ErpDatabase, connection: sa.Connection, kind: Kind, keys: Collection[str], lock: bool = False
 ) -> dict[str, ErpRow]:
-    """Documents by our keys, and those that have none by `hand:` and the ERP's own. Where a key is there twice, nothing
-    may be planned on either."""
+    """Documents by our keys; those that have none of ours, by `hand:` and the ERP's own key. If a key is there twice,
+    nothing may be planned on either document."""
     document, table = database.document(kind)
     row_id = table.c[document.id]
     ours = sorted(key for key in keys if not key.startswith(BY_HAND))
@@ -143,7 +141,7 @@ def _targets(
     link: LinkColumn,
     values: Collection[Any],
 ) -> dict[Any, ErpRef]:
-    """What the values of a link refer to, by value. What has no key of ours is named by the ERP's."""
+    """What the values of a link refer to, by value. A document without a key of ours is named by the ERP's."""
     wanted = {value for value in values if value is not None}
     if not wanted:
         return {}
@@ -230,12 +228,12 @@ def _fields(columns: Mapping[str, str], row: Mapping[str, Any]) -> Fields:
 
 
 def typed(column: sa.Column[Any], text: str) -> Any:
-    """A key as its column has it."""
+    """A key in its column's type."""
     return int(text) if column.type.python_type is int else text
 
 
 def by_rate(parts: Mapping[PartKind, Mapping[str, Fields]]) -> dict[Decimal, Sums]:
-    """By tax rate, where the lines have all that it takes."""
+    """Sums by tax rate. Lines that lack an amount or the rate are left out."""
     found: dict[Decimal, Sums] = {}
     for fields in (fields for rows in parts.values() for fields in rows.values()):
         rate, net, tax, gross = fields.get("tax_rate"), fields.get("net"), fields.get("tax"), fields.get("gross")
@@ -248,7 +246,7 @@ def by_rate(parts: Mapping[PartKind, Mapping[str, Fields]]) -> dict[Decimal, Sum
 
 
 def _stamp(document: DocumentTable, head: _Row, lines: list[_Row]) -> str:
-    """Of all that the mapping names but our own counting, lines included."""
+    """A digest of all mapped columns, lines included, except our step key."""
     seen = [value for name, value in head.items() if name != document.revision]
     for line in lines:
         seen += line.values()

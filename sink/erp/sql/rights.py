@@ -1,4 +1,4 @@
-"""What the ERP's user may not do, where its database tells without trying: PostgreSQL does. Nothing is written."""
+"""What the ERP's user may not do, if the database can tell without trying, as PostgreSQL can. Nothing is written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OF_SEQUENCE: Final = (
 
 
 class Needed(NamedTuple):
-    """What is done to a table: which columns are read and written, whether rows are added, and taken away."""
+    """What is done to a table: the columns that are read and written, and whether rows are inserted and deleted."""
 
     table: str
     read: set[str]
@@ -44,7 +44,7 @@ class Lacking(NamedTuple):
 
     @property
     def mend(self) -> str:
-        """The statement that gives them."""
+        """The GRANT statement."""
         return f"GRANT {', '.join(self.rights)} ON {self.on} TO {self.user}"
 
     @property
@@ -54,7 +54,7 @@ class Lacking(NamedTuple):
 
 
 def lacking(database: ErpDatabase) -> list[Lacking]:
-    """Nothing where the database cannot be asked."""
+    """The missing rights; none if the database cannot be asked."""
     if database.dialect != "postgresql":
         return []
     found = []
@@ -82,7 +82,7 @@ def _needed(mapping: Mapped) -> Iterator[Needed]:
 
 
 def _without(connection: sa.Connection, table: str, needed: Needed) -> list[str]:
-    """A right that is given for a column or for the whole table counts the same."""
+    """The rights that are missing. A right on a column counts like one on the whole table."""
     wanted = [(name, column) for name, some in (("SELECT", needed.read), ("INSERT", needed.added),
                                                 ("UPDATE", needed.written)) for column in sorted(some)]  # fmt: skip
     given = {"table": table, "names": [name for name, _ in wanted], "columns": [column for _, column in wanted]}

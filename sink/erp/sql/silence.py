@@ -1,8 +1,8 @@
-"""Ends the wait for a PostgreSQL server that says nothing any more.
+"""Ends the wait for a PostgreSQL server that has fallen silent.
 
-The server's own limits end a statement, and TCP's a peer that is gone. But libpq waits for ever for a server process
-that stands still, or for a proxy that takes what is sent and answers nothing: a worker would hang there, and the sink
-would still report itself healthy.
+The server's own limits end a statement, and TCP notices a peer that is gone. But libpq waits for ever if the server's
+process is frozen, or if a proxy accepts everything and answers nothing. A worker would hang, and the sink would still
+report itself healthy.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 _LOOK: Final = 0.5
-_GRACE: Final = 2.0  # the server's own limit comes first: it says what happened
+_GRACE: Final = 2.0  # the server's own limit comes first, because it says what happened
 
 
 class Silence:
-    """Watches the connections of an engine: one that was asked something has so many seconds to answer, and a bit.
-
-    The socket is shut down then, by a duplicate of its number that nothing else can take; the driver reads its end, and
-    that is an error as any other of a lost connection.
-    """
+    """Watches the connections of an engine. A connection that was asked something has `seconds` to answer, and a bit.
+    Then its socket is shut down, through a duplicate of its number that nothing else can take. The driver reads the end
+    of the stream, and raises an error like any lost connection's."""
 
     def __init__(self, engine: sa.Engine, seconds: float) -> None:
         self._seconds = seconds + _GRACE
@@ -46,7 +44,7 @@ class Silence:
         threading.Thread(target=self._watch, name="silence", daemon=True).start()
 
     def close(self) -> None:
-        """Ends the watch."""
+        """Stops watching."""
         self._over.set()
 
     def _connected(self, driver: Any, _record: object) -> None:
@@ -66,7 +64,7 @@ class Silence:
             self._until[driver] = time.monotonic() + self._seconds
 
     def _pinged(self, driver: Any) -> bool:
-        """The pool asks a connection whether it lives before it gives it out."""
+        """The pool asks a connection whether it lives before it hands it out."""
         self._asked(driver)
         try:
             return self._ping(driver)

@@ -1,4 +1,4 @@
-"""What steps write into the ERP's tables: all those of one kind and verb together, in a transaction of the caller's."""
+"""Writes steps into the ERP's tables: all those of one kind and verb together, in the caller's transaction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _MISSING: Final = {
 
 
 class UnkeptError(OrdertapError):
-    """Steps of which the ERP made something else: nothing of this transaction may stay. By place in the call."""
+    """The ERP did not keep what was written, so nothing of this transaction may stay. `results`: by place in the
+    call."""
 
     def __init__(self, results: Mapping[int, StepResult]) -> None:
         super().__init__("the ERP keeps something else than it was given", "nothing is to be done: see the documents")
@@ -43,7 +44,7 @@ class Links:
     values: Mapping[str, Mapping[str, Any]]
 
     def of(self, links: Mapping[Any, LinkColumn], fields: Fields) -> dict[str, Any]:
-        """Column → value, for those links that the fields have; HoldError where one leads nowhere."""
+        """Column → value, for the links among the fields. HoldError if a link's target does not exist."""
         found: dict[str, Any] = {}
         for name, link in links.items():
             if name not in fields:
@@ -72,7 +73,7 @@ class Writing:
         self._line_table = database.table(self._lines.table) if self._lines else None
 
     def done(self) -> dict[int, StepResult]:
-        """Does them; by place in the call. UnkeptError where the ERP keeps something else."""
+        """Does the steps; results by place in the call. UnkeptError if the ERP keeps something else."""
         there = self._there()
         results: dict[int, StepResult] = {}
         todo: list[Numbered] = []
@@ -89,13 +90,13 @@ class Writing:
         return results | self._read_back(self._change(todo, there, results))
 
     def _there(self) -> dict[str, ErpRow]:
-        """The documents of the steps, locked; by our keys, also those that will get one."""
+        """The documents of the steps, locked, by our keys, including those that will get one."""
         keys = {step.ref.external: step.adopts.document if step.adopts else "" for _, step in self._steps}
         found = by_key(self._database, self._connection, self._kind, {*keys, *filter(None, keys.values())}, lock=True)
         return {key: found[one] for key, hand in keys.items() for one in (hand, key) if one in found}
 
     def _create(self, todo: Sequence[Numbered], results: dict[int, StepResult]) -> list[Numbered]:
-        """New heads, then their lines."""
+        """Inserts heads, then their lines."""
         heads, lines, links = {}, {}, self._links(todo)
         for number, step in todo:
             try:
@@ -119,7 +120,7 @@ class Writing:
     def _change(
         self, todo: Sequence[Numbered], there: Mapping[str, ErpRow], results: dict[int, StepResult]
     ) -> list[Numbered]:
-        """Heads and lines of documents that are there."""
+        """Updates heads and lines of existing documents."""
         links = self._links(todo) if self._verb == "amend" else Links({})
         heads, written, edits = [], [], _LineEdits([], [], [])
         for number, step in todo:
@@ -142,7 +143,7 @@ class Writing:
         return written
 
     def _read_back(self, written: Sequence[Numbered]) -> dict[int, StepResult]:
-        """As the ERP has them now; UnkeptError where that is something else than it was given."""
+        """The documents as the ERP has them now. UnkeptError if a value is not what was written."""
         keys = [step.ref.external for _, step in written]
         found = by_key(self._database, self._connection, self._kind, keys) if written else {}
         results: dict[int, StepResult] = {}
@@ -160,10 +161,10 @@ class Writing:
         return results
 
     def _wrong(self, step: Step, row: ErpRow) -> str:
-        """What the ERP made of a step that is not what was wanted; '' for nothing."""
+        """Where the ERP kept something else than was wanted; '' if nowhere."""
         if step.verb in ("create", "adopt", "amend"):
             return not_kept(step.want, row.observed.record)
-        # Of an ERP without a state for the goal, that of the last one before it.
+        # If the ERP has no state for the goal, the state of the last milestone before it was written.
         written = self._document.milestones[self._state(step.goal)]
         return "" if row.observed.milestone is written else f"it is {row.observed.state}"
 
@@ -192,14 +193,14 @@ class Writing:
         return values
 
     def _name_lines(self, adopts: TypedIn, row: ErpRow, edits: _LineEdits) -> None:
-        """Our keys, for lines that have none."""
+        """Gives our keys to lines that have none."""
         lines = self._lines
         for (_, key), line in row.lines.items():
             if lines is not None and key in adopts.children:
                 edits.changed.append({lines.id: line[lines.id], lines.key: adopts.children[key]})
 
     def _new_lines(self, step: Step, links: Links) -> list[dict[str, Any]]:
-        """Without what they belong to."""
+        """New lines, without the link to their head."""
         return [self._new_line(step.ref, place, fields, None, links) for place, fields in _children(step.want).items()]
 
     def _new_line(
@@ -231,7 +232,7 @@ class Writing:
                 edits.changed.append({lines.id: now[lines.id]} | values)
 
     def _links(self, todo: Sequence[Numbered]) -> Links:
-        """A query for each link, whatever the number of steps."""
+        """Looks up the links, with one query each however many steps there are."""
         every: list[tuple[Mapping[Any, LinkColumn], Iterable[Fields]]] = [
             (self._document.links, [step.want.fields for _, step in todo])
         ]
@@ -246,7 +247,7 @@ class Writing:
         return Links(found)
 
     def _linked(self, name: str, link: LinkColumn, keys: set[str]) -> dict[str, Any]:
-        """Our key, or the ERP's reference where it was typed in by hand → the link's value."""
+        """Our key, or the ERP's reference of a typed-in document → the link's value."""
         target = link_target(self._database.mapping, name)
         table = self._database.table(target.table)
         by = link.by or target.id
@@ -263,14 +264,14 @@ class Writing:
 
 @dataclass
 class _LineEdits:
-    """Of many documents together."""
+    """The line edits of many documents together."""
 
     new: list[dict[str, Any]]
     changed: list[dict[str, Any]]
     gone: list[Any]
 
     def add(self, other: _LineEdits) -> None:
-        """Those of one more document."""
+        """Adds the edits of one more document."""
         self.new += other.new
         self.changed += other.changed
         self.gone += other.gone
@@ -285,7 +286,7 @@ class _LineEdits:
 
 
 def _known(step: Step, row: ErpRow | None) -> StepResult | None:
-    """What is said of a step without doing it; None: it is to be done."""
+    """The result of a step if it is known without doing it; None if it is still to be done."""
     if row is None:
         if step.verb == "create":
             return None
@@ -310,12 +311,12 @@ def _children(want: ErpRecord) -> dict[tuple[Any, str], Fields]:
 
 
 def _moved(values: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Links that lead elsewhere than now."""
+    """The links that change."""
     return {column: value for column, value in values.items() if now[column] != value}
 
 
 def _state(document: DocumentTable, goal: Milestone) -> str:
-    """The ERP's word for a milestone, or for the last one before it that it has."""
+    """The ERP's state for a milestone, or for the last milestone before it that has one."""
     if goal is not Milestone.CANCELLED:
         for milestone in reversed([one for one in Milestone if one is goal or one.before(goal)]):
             if (state := document.state_of(milestone)) is not None:
@@ -327,7 +328,7 @@ def _state(document: DocumentTable, goal: Milestone) -> str:
 
 
 def _values(columns: Mapping[str, str], fields: Fields, table: sa.Table) -> dict[str, Any]:
-    """What to write: mapped fields only; times in UTC where the column knows no zone."""
+    """The values to write: mapped fields only. Times are in UTC if the column has no zone."""
     values: dict[str, Any] = {column: fields[name] for name, column in columns.items() if name in fields}
     for column, value in values.items():
         if isinstance(value, datetime):

@@ -1,4 +1,4 @@
-"""Tryton as an ERP: which part of this folder has which kind of document, and what of a call is one after the other."""
+"""Tryton as an ERP: which file handles which kind of document, and in which order the steps of a call are done."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from sink.erp.tryton.settings import TrytonSettings
 
 _BATCH: Final = 40
 _UNREAD: Final = HoldError("open it there, and Tryton says why", "mend it there, then `sink retry`")
-"""In place of Tryton's words, which may name somebody: what the document says is not known here, so that it cannot be
-taken out of them."""
+"""Shown instead of Tryton's words. They may name a person, and we cannot blank out the document's personal values
+because we could not read it."""
 _NOBODYS: Final = "-"
 """A key that no shop makes."""
 _PRICES: Final = 100
@@ -48,22 +48,22 @@ _BATCHES: Final[Mapping[Verb, int]] = {"create": 40, "advance": 20, "amend": 20,
 
 
 class Documents(Protocol):
-    """Those of one kind."""
+    """The documents of one kind."""
 
     def read(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
-        """As they are now, by our key, or by `hand:` and Tryton's id while they have none of ours."""
+        """The documents as they are now, by our key; documents that people typed in, by `hand:` and Tryton's id."""
         ...
 
     def do(self, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> Sequence[StepResult]:
-        """Steps of one verb, one result for each, in order. RetryError or StopError: of all of them."""
+        """Does steps of one verb. One result each, in order. A RetryError or StopError applies to all of them."""
         ...
 
     def how_far(self, step: Step, seen: Observed | None) -> HowFar:
-        """What became of a step, by what is there now."""
+        """How far a step came, judged by the document as it is now."""
         ...
 
     def find(self, fields: Fields) -> Sequence[int]:
-        """Tryton's ids, rising, at most a hundred."""
+        """Tryton's ids of the documents with these fields, rising, at most 100."""
         ...
 
     def found(self, ids: Sequence[int]) -> Sequence[Found]:
@@ -71,12 +71,12 @@ class Documents(Protocol):
         ...
 
     def keys(self, after: int, limit: int) -> tuple[Sequence[tuple[int, ErpRef]], int | None]:
-        """Ids above `after`, rising, and where the next page begins; None: this was the last."""
+        """Ids above `after`, rising, each with its key; then where the next page begins, None on the last page."""
         ...
 
 
 class TrytonErp:
-    """The adapter. A step takes one call of Tryton's or several, each a transaction of its own and each for many
+    """The adapter. A step takes one or more calls to Tryton. Each call is one transaction of Tryton's and serves many
     documents. `calls`: how many threads may call at a time."""
 
     def __init__(self, settings: TrytonSettings, calls: int = 8) -> None:
@@ -104,7 +104,7 @@ class TrytonErp:
         self._rpc.close()
 
     def check(self) -> Checked:
-        """Version, modules, rights, and what there must be of master data; all is looked up anew."""
+        """Looks up version, modules, rights and master data anew."""
         self._master.forget()
         with _of_no_document():
             found = check.look(self._rpc, self._master)
@@ -116,13 +116,13 @@ class TrytonErp:
         return Checked(found.identity, found.version, abilities, found.advice)
 
     def clock(self) -> datetime:
-        """This machine's, once Tryton has answered: no clock of Tryton's looks at a call's time."""
+        """This machine's clock, once Tryton has answered: Tryton itself checks no deadline."""
         with _of_no_document():
             self._rpc.call("res.user", "get_preferences", True)
         return now()
 
     def observe(self, refs: Collection[ErpRef]) -> Mapping[ErpRef, Observed]:
-        """Kind by kind, one call or two for each."""
+        """The documents as they are now, kind by kind, with one or two calls each."""
         found: dict[ErpRef, Observed] = {}
         for kind in KINDS:
             for some in apart([ref for ref in refs if ref.kind == kind], self._of[kind].read, self._unread):
@@ -130,24 +130,25 @@ class TrytonErp:
         return found
 
     def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
-        """By Tryton's own fields."""
+        """The documents that have these values in Tryton's own fields."""
         with _of_no_document():
             ids = self._of[kind].find(fields)
         return self._found(kind, ids)
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:
-        """What no salable product has as its code, nor had a minute ago."""
+        """The SKUs that are the code of no salable product, and were not a minute ago either."""
         with _of_no_document():
             return {*skus} - self._master.salable(skus)
 
     def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
-        """By what is there now."""
+        """How far each step came, judged by the documents as they are now."""
         seen = self.observe([step.ref for step in steps])
         with _of_no_document():
             return [self._progress(step, seen.get(step.ref)) for step in steps]
 
     def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
-        """By kinds, so that what is referred to comes first, and by verbs."""
+        """Does the steps kind by kind, so that a document comes after those it refers to, and within a kind verb by
+        verb."""
         try:
             calls = WriteCalls(self._rpc, not_after)
         except (RetryError, StopError) as error:
@@ -161,19 +162,19 @@ class TrytonErp:
         return [results[number] for number in range(len(steps))]
 
     def page(self, kinds: Collection[Kind], after: str, limit: int) -> Page:
-        """One kind after the other, each by Tryton's own ids; a page is of one kind."""
+        """The documents of one kind after the other, each by Tryton's own ids. A page has documents of one kind."""
         kind, ids, following = self._heads(kinds, after, limit)
         return Page(self._found(kind, [one for one, _ in ids]), following)
 
     def keys(self, kinds: Collection[Kind], after: str, limit: int) -> KeyPage:
-        """The same without a look at more than the keys."""
+        """The same pages, with the keys alone."""
         _, ids, following = self._heads(kinds, after, limit)
         return KeyPage([ref for _, ref in ids], following)
 
     def _heads(
         self, kinds: Collection[Kind], after: str, limit: int
     ) -> tuple[Kind, Sequence[tuple[int, ErpRef]], str | None]:
-        """The kind of a page, what is on it, and where the next one begins."""
+        """The kind of a page, its ids and keys, and where the next page begins."""
         wanted = [kind for kind in KINDS if kind in kinds]
         name, _, last = after.partition(":")
         kind = next((one for one in wanted if one == name), wanted[0])
@@ -196,13 +197,14 @@ class TrytonErp:
         return [found for some in apart(ids, self._of[kind].found, alone) for found in some]
 
     def _unread(self, ref: ErpRef, _: HoldError) -> Mapping[ErpRef, Observed]:
-        """A document that Tryton fails to read; where it fails to look for one that nobody has, it fails for all."""
+        """Stands for a document that Tryton fails to read. If Tryton fails to read a key that nobody has, too, the
+        failure is not the document's: StopError."""
         with _of_no_document():
             self._of[ref.kind].read([ErpRef(ref.kind, _NOBODYS)])
         return {ref: unreadable(ref.kind, _UNREAD)}
 
     def _progress(self, step: Step, seen: Observed | None) -> StepProgress:
-        if seen is not None and not seen.stamp:  # it is there and cannot be read, nor what step was its last
+        if seen is not None and not seen.stamp:  # it is there, but neither it nor its last step can be read
             return StepProgress(HowFar.UNCLEAR, seen)
         return StepProgress(self._of[step.ref.kind].how_far(step, seen), seen)
 
@@ -211,7 +213,7 @@ class TrytonErp:
         try:
             results = self._of[kind].do(verb, steps, calls)
         except HoldError as error:
-            if calls.sent != sent:  # by a read after a write: nobody knows what became of any of them
+            if calls.sent != sent:  # the read after a write failed: nobody knows what became of any of them
                 results = [NotDone(RetryError("what became of it cannot be read now")) for _ in steps]
             elif len(steps) > 1:
                 half = len(steps) // 2
@@ -223,7 +225,8 @@ class TrytonErp:
         return [_impersonal(step, result) for step, result in zip(steps, self._of_all(results), strict=True)]
 
     def _of_all(self, results: Sequence[StepResult]) -> Sequence[StepResult]:
-        """A refusal for want of a right would be the same for each document: none is held for it."""
+        """If the user lacks a permission, each document would be refused alike: the results say so, and hold none of
+        them."""
         refused = [result for result in results if isinstance(result, NotDone)]
         refused = [result for result in refused if isinstance(result.error, RefusalError)]
         if not refused or (lacks := self._lacking()) is None:
@@ -240,7 +243,7 @@ class TrytonErp:
 
 
 def _impersonal(step: Step, result: StepResult) -> StepResult:
-    """Tryton's words name records by what people call them."""
+    """A refusal without personal values: Tryton's messages name records by what people call them."""
     if isinstance(result, NotDone) and isinstance(result.error, HoldError):
         return NotDone(hidden(result.error, step.want), result.reached)
     return result
@@ -248,7 +251,7 @@ def _impersonal(step: Step, result: StepResult) -> StepResult:
 
 @contextmanager
 def _of_no_document() -> Iterator[None]:
-    """A read that no document can be held for: what Tryton refuses there, it refuses for all."""
+    """For reads that concern no single document: if Tryton refuses one, everything stops (StopError)."""
     try:
         yield
     except HoldError as error:

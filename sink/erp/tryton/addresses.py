@@ -1,7 +1,8 @@
-"""Addresses of documents, as Tryton's parties have them. Pure.
+"""Document addresses as addresses of Tryton's parties. Pure.
 
-The company is the name that Tryton prints on top, and the person its contact. Without a company the person is on top.
-A company without a person has itself as its contact: of an address with one name twice, nobody can say which it is.
+The company becomes the party name, which Tryton prints on top, and the person its contact. Without a company the person
+becomes the party name. A company without a person is its own contact. If both names of an address are the same, reading
+it back gives neither name nor company, because it could be either.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from sink.erp.tryton.rpc import Row
 
 Side = Literal["billing", "shipping"]
 NAMES: Final = ("party_name", "attn", "street", "postal_code", "city", "country")
-"""What is read of a `party.address`."""
+"""The fields that are read of a `party.address`."""
 
 
 def address_of(fields: Fields, side: Side, country: int | None) -> PartyAddress:
-    """Of a document's fields; country: Tryton's id of the one that they name."""
+    """The address on one side of a document. country: Tryton's id of its country."""
     name, company = _text(fields.get(f"{side}_name")), _text(fields.get(f"{side}_company"))
     street, postcode, city = (_text(fields.get(f"{side}_{part}")) for part in ("street", "postcode", "city"))
     return PartyAddress(company or name, (name or company) if company else None, street, postcode, city, country)
 
 
 def fields_of(row: Row | None, side: Side, countries: Mapping[int, str]) -> dict[str, Value]:
-    """The other way; countries: codes by Tryton's ids."""
+    """The document's fields for an address of Tryton's. countries: country codes by Tryton's ids."""
     row = row or {}
     found: dict[str, Value] = {
         f"{side}_street": row.get("street") or None,
@@ -41,5 +42,5 @@ def fields_of(row: Row | None, side: Side, countries: Mapping[int, str]) -> dict
 
 
 def _text(value: Value) -> str | None:
-    """Without what Tryton strips off."""
+    """Stripped, as Tryton strips it; "" is None."""
     return str(value).strip() or None if value is not None else None

@@ -1,4 +1,4 @@
-"""Many steps in one call of Tryton, which does all of them or none: the bad one is found, and the others are done."""
+"""Many steps in one call to Tryton, which does all of them or none. The bad one is found, and the others are done."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def together(
     call: Callable[[Mapping[int, _T]], object],
     moved: Callable[[Mapping[int, _T]], Collection[int]] = _none,
 ) -> dict[int, Failure]:
-    """Calls with all items; those that were not done, by their numbers, and why.
+    """Makes one call with all items. Returns the items that were not done, by their numbers, with the reason.
 
-    Where Tryton refuses the call, `moved` is asked once which items are no longer as they were when their steps were
-    planned: those are conflicts, for Tryton refuses in many words what another has changed meanwhile. The rest is tried
-    again, by halves where nothing has moved. An outage or an expired deadline applies to every item of the call.
+    If Tryton refuses the call, `moved` is asked once which items have changed since their steps were planned. Those are
+    conflicts, whatever words Tryton refused them in. The rest is tried again, and by halves if nothing has changed. An
+    outage or an expired deadline applies to every item of the call.
     """
     if not items:
         return {}
@@ -44,7 +44,7 @@ def _apart(
     moved: Callable[[Mapping[int, _T]], Collection[int]],
     error: StaleError | HoldError,
 ) -> dict[int, Failure]:
-    """Without what has moved, else by halves."""
+    """Calls again without the items that have changed, or by halves if none has."""
     try:
         gone = moved(items)
     except (RetryError, StopError) as away:

@@ -1,6 +1,6 @@
-"""What Tryton has of its own that our documents refer to: its master data, by the ids of it.
+"""Tryton's master data that our documents refer to, by Tryton's ids.
 
-An id is looked up once in a process. What was not found is looked for again: people make it while the sink runs.
+An id is looked up once in a process. What was not found is looked for again, since people add it while the sink runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sink.erp.tryton.settings import TrytonSettings
 
 Service = Literal["shipping", "payment", "charge", "discount", "refund", "cent"]
 KEY: Final = "ordertap:"
-"""What stands before our key of a customer, among the identifiers of a party."""
+"""Stands before our key of a customer among a party's identifiers."""
 
 _A_MINUTE: Final = 60.0
 _CENT: Final = Decimal("0.01")
@@ -45,7 +45,7 @@ class Account(NamedTuple):
 
 
 class PartyAddress(NamedTuple):
-    """As Tryton has it; an equal one of the same party is one."""
+    """An address in Tryton's fields. Equal addresses of one party are the same address."""
 
     party_name: str | None
     attn: str | None
@@ -56,7 +56,7 @@ class PartyAddress(NamedTuple):
 
 
 class MasterData:
-    """Look-ups, each with what mends it where there is nothing. May be used by many threads."""
+    """Looks up master data. Errors say what to do about data that is missing. Threads may share it."""
 
     def __init__(self, rpc: Rpc, settings: TrytonSettings) -> None:
         self._rpc = rpc
@@ -66,24 +66,24 @@ class MasterData:
         self.zone: ZoneInfo = settings.zone
 
     def forget(self) -> None:
-        """Everything is looked up again."""
+        """Makes each look-up ask Tryton again."""
         with self._lock:
             self._known.clear()
 
     @property
     def web_shop(self) -> int:
-        """The web shop of the settings. StopError where it is not there; so the three that follow."""
+        """Id of the web shop of the settings. StopError if it is missing, as in the next three."""
         return int(self._shop()["id"])
 
     @property
     def company(self) -> int:
-        """Whose the web shop is; before there is one, the one that we work in."""
+        """Id of the company of the web shop; of the company we work in before there is a web shop."""
         found = self._shops()
         return int(found[0]["company"]) if found else self._rpc.company
 
     @property
     def warehouse(self) -> int:
-        """The one that is named, else the web shop's only one."""
+        """Id of the warehouse of the settings, or else of the web shop's only one."""
         if name := self.settings.warehouse:
             kind = [("type", "=", "warehouse")]
             return self._named("stock.location", name, "warehouse", "erp.warehouse", kind)
@@ -94,12 +94,12 @@ class MasterData:
 
     @property
     def payment_term(self) -> int:
-        """The one of the settings."""
+        """Id of the payment term of the settings."""
         name = self.settings.payment_term
         return self._named("account.invoice.payment_term", name, "payment term", "erp.payment_term")
 
     def identity(self) -> str:
-        """Of this Tryton's data: no other installation has made its web shop at the same moment."""
+        """Names this Tryton's data: no other installation made its web shop at the same moment."""
         shop = self._shop()
         return f"{self.settings.database}/{shop['name']}/{shop['create_date'].isoformat()}"
 
@@ -109,18 +109,18 @@ class MasterData:
         return self._shop()["sale_draft_abandon_delay"] is not None
 
     def rates(self) -> list[Decimal]:
-        """In percent: those of the settings, or else those of which there is one tax for sales."""
+        """Tax rates in percent: those of the settings, or else each rate that only one tax for sales has."""
         if self.settings.taxes:
             return sorted(Decimal(rate) for rate in self.settings.taxes)
         rates = [row["rate"] * _PERCENT for row in self._taxes(fresh=True).values() if row["type"] == "percentage"]
         return sorted({rate.normalize() for rate in rates if rates.count(rate) == 1})
 
     def currency(self, code: str) -> int:
-        """By its ISO code; HoldError where there is none, as of all that follows."""
+        """Id of a currency by its ISO code. HoldError if it is missing, as in all methods below."""
         return self._coded("currency.currency", code, "currency")
 
     def country(self, code: str | None) -> int | None:
-        """By its ISO code of two letters."""
+        """Id of a country by its two-letter ISO code."""
         if not code:
             return None
         for fresh in (False, True):
@@ -130,7 +130,7 @@ class MasterData:
         raise HoldError(f"the ERP has no country {code}", "load it there", "master data")
 
     def countries(self, fresh: bool = False) -> Mapping[int, str]:
-        """The codes of all by their ids."""
+        """Codes of all countries by id."""
 
         def look() -> dict[int, str]:
             return {row["id"]: row["code"] for row in self._rpc.search("country.country", [], ["code"])}
@@ -139,7 +139,7 @@ class MasterData:
         return found
 
     def strangers(self) -> Sequence[int]:
-        """Parties that are nobody's customers: companies that work in this Tryton, and the web shops' guests."""
+        """Ids of parties that are no customers: the companies in this Tryton, and the web shops' guests."""
 
         def look() -> list[int]:
             every = [row["party"] for row in self._rpc.search("company.company", [], ["party"])]
@@ -148,18 +148,18 @@ class MasterData:
         return [one for one in self._found("strangers", None, look) if one]
 
     def tax(self, rate: Decimal) -> int:
-        """The tax of a rate in percent."""
+        """Id of the tax for a rate in percent."""
         return int(self._found("tax", rate.normalize(), lambda: self._tax(rate.normalize())))
 
     def rate_of(self, taxes: Collection[int]) -> Decimal | None:
-        """The rate in percent of a line's taxes; None: they are not one of a rate."""
+        """The rate in percent of a line's taxes; None unless it is one tax with a percentage."""
         found = [self._taxes().get(one) for one in taxes]
         if len(found) != 1 or found[0] is None or found[0]["type"] != "percentage":
             return None
         return Decimal(found[0]["rate"]) * _PERCENT
 
     def cent(self, rate: Decimal) -> int:
-        """The tax of one cent that is added for a rate: it is the default of the rate's product of cents."""
+        """Id of the tax that adds one cent at a rate: the default tax of that rate's `cent` product."""
         code = self.settings.item("cent", rate)
         found = self.service("cent", rate)
         names = ["account_category.customer_taxes_used"]
@@ -170,12 +170,12 @@ class MasterData:
         return int(taxes[0])
 
     def is_cent(self, taxes: Collection[int]) -> bool:
-        """Whether a line's taxes are that of one cent."""
+        """Whether a line's taxes are the tax of one cent."""
         found = [self._taxes().get(one) for one in taxes]
         return len(found) == 1 and found[0] is not None and found[0]["amount"] == _CENT
 
     def items(self, skus: Collection[str]) -> dict[str, Item]:
-        """Those of the SKUs that may be sold."""
+        """The SKUs that are codes of salable products, with their products."""
         with self._lock:
             missing = [sku for sku in skus if ("item", sku) not in self._known]
         names = ["code", "default_uom", "default_uom.digits"]
@@ -187,7 +187,7 @@ class MasterData:
             return {sku: self._known["item", sku] for sku in skus if ("item", sku) in self._known}
 
     def salable(self, skus: Collection[str]) -> set[str]:
-        """Those that may be sold now, or could a minute ago."""
+        """The SKUs that are salable now, or were a minute ago."""
         now = time.monotonic()
         with self._lock:
             old = [sku for sku in skus if self._known.get(("sold at", sku), 0.0) < now - _A_MINUTE]
@@ -199,19 +199,19 @@ class MasterData:
         return {*found}
 
     def item(self, sku: str) -> Item:
-        """One that may be sold."""
+        """The salable product of a SKU."""
         found = self.items([sku])
         if sku not in found:
             raise HoldError(f"the ERP has no item {sku}", "make it there, or make it salable", "master data")
         return found[sku]
 
     def service(self, kind: str, rate: Decimal) -> Item:
-        """The service product of a kind of charge ("shipping", "payment", or any other word), or of a Service, for a
-        rate in percent."""
+        """The service product for a charge ("shipping", "payment", or any other word), or for "discount", "refund" or
+        "cent", at a rate in percent."""
         return self.item(self.settings.item(kind, rate))
 
     def price_list(self, name: str) -> int:
-        """By the shop's name of it."""
+        """Id of the price list that the shop calls by this name."""
         theirs = self.settings.price_lists.get(name, name)
         try:
             company = [("company", "=", self.company)]
@@ -220,19 +220,19 @@ class MasterData:
             raise HoldError(error.message, error.hint, "master data") from None
 
     def day(self, when: datetime) -> date:
-        """In the shop's zone."""
+        """The day in the shop's time zone."""
         return when.astimezone(self.zone).date()
 
     def midnight(self, day: date) -> datetime:
-        """At which a day begins in the shop's zone."""
+        """When a day begins in the shop's time zone."""
         return datetime(day.year, day.month, day.day, tzinfo=self.zone)
 
     def day_after(self, day: date) -> datetime:
-        """At which the next day begins."""
+        """When the next day begins in the shop's time zone."""
         return self.midnight(day + timedelta(days=1))
 
     def accounts(self, refs: Collection[ErpRef]) -> dict[ErpRef, Account]:
-        """Parties by our keys; those that have none by `hand:` and their id. Those that are not there are left out."""
+        """Parties by our keys; parties that have none of ours, by `hand:` and their id. Missing ones are left out."""
         by_key = {f"{KEY}{ref.external}": ref for ref in refs if not ref.external.startswith(BY_HAND)}
         names = ["code", "party", "party.code"]
         rows = self._rpc.among("party.identifier", "code", by_key, names)
@@ -249,7 +249,7 @@ class MasterData:
     def addresses(
         self, wanted: Collection[tuple[int, PartyAddress]], calls: WriteCalls
     ) -> dict[tuple[int, PartyAddress], int]:
-        """Of parties; one that is equal is used again, the others are made."""
+        """Ids of these addresses of parties. An equal address is used again; the others are made."""
         rows = self._rpc.among("party.address", "party", {party for party, _ in wanted}, _ADDRESS)
         found: dict[tuple[int, PartyAddress], int] = {}
         for row in rows:
@@ -275,7 +275,7 @@ class MasterData:
         return ids[0]
 
     def _taxes(self, fresh: bool = False) -> Mapping[int, Row]:
-        """Of the company, by their ids."""
+        """The company's taxes for sales, by id."""
         names = ["name", "type", "rate", "amount", "group.kind"]
 
         def look() -> dict[int, Row]:
@@ -313,7 +313,7 @@ class MasterData:
         return int(self._found(model, code, look))
 
     def _found(self, what: str, key: Any, look: Callable[[], Any], fresh: bool = False) -> Any:
-        """What is known, else what a look finds. Two threads may look at once and find the same."""
+        """The known value, or else what `look` finds. Two threads may look at once and find the same."""
         with self._lock:
             if (what, key) in self._known and not fresh:
                 return self._known[what, key]
@@ -330,7 +330,7 @@ def key_of(identifiers: Iterable[Row]) -> str:
 
 
 def address_in(row: Row) -> PartyAddress:
-    """Of a row of `party.address`."""
+    """The address in a row of `party.address`."""
     return PartyAddress(*(row[name] or None for name in PartyAddress._fields))
 
 
@@ -339,7 +339,7 @@ def _is_by_hand(ref: ErpRef) -> bool:
 
 
 def _one(rows: Sequence[Row], what: str, setting: str, made: bool) -> Row:
-    """made: `sink init` makes it."""
+    """The only row; StopError if there are none or several. made: whether `sink init` can make it."""
     if len(rows) != 1:
         how = "no" if not rows else f"{len(rows)} times the"
         where = "let `sink init` make it" if made else "make it there"

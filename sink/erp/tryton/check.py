@@ -1,6 +1,7 @@
-"""Whether a Tryton can be used: version, modules, rights, buttons, and what there must be of master data.
+"""Checks whether a Tryton can be used: version, modules, rights, buttons and master data.
 
-What is refused would harm every document; what is advised holds some of them later, each with its reason.
+A StopError names what would harm every document. Advice names what will hold some documents later, each with its
+reason.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ BUTTONS: Final[Mapping[str, Collection[str]]] = {
 
 
 class TrytonFacts(NamedTuple):
-    """As Checked says."""
+    """The parts of Checked that Tryton itself tells."""
 
     identity: str
     version: str
@@ -64,7 +65,7 @@ def settles_within(settings: TrytonSettings) -> float:
 
 
 def look(rpc: Rpc, master: MasterData) -> TrytonFacts:
-    """At all of it; StopError names everything that is missing at once."""
+    """Looks at everything. StopError names all that is missing at once."""
     if refused := _refusal([*_modules(rpc), *_rights(rpc), *_buttons(rpc)]):
         raise refused
     version = rpc.search("ir.module", [("name", "=", "sale")], ["version"])[0]["version"]
@@ -72,12 +73,13 @@ def look(rpc: Rpc, master: MasterData) -> TrytonFacts:
 
 
 def lacking(rpc: Rpc) -> StopError | None:
-    """The rights that the user has not, if any: Tryton tells of them in the words of any refusal."""
+    """The error that names the rights and buttons the user lacks, None if none. Tryton reports a missing right like any
+    other refusal."""
     return _refusal([*_rights(rpc), *_buttons(rpc)])
 
 
 def _refusal(missing: Collection[Advice]) -> StopError | None:
-    """Of all at once."""
+    """One error for all that is missing."""
     hints = dict.fromkeys(one.hint for one in missing)
     return StopError("; ".join(one.message for one in missing), "; ".join(hints)) if missing else None
 
@@ -98,7 +100,7 @@ def _rights(rpc: Rpc) -> Iterator[Advice]:
 
 
 def _buttons(rpc: Rpc) -> Iterator[Advice]:
-    """A button that has groups is only for who is in one of them."""
+    """A button with groups is only for users in one of them."""
     ours = {*rpc.call("res.user", "get_preferences", False)["groups"]}
     rows = rpc.among("ir.model.button", "model", BUTTONS, ["name", "model", "groups"])
     closed = [row for row in rows if row["name"] in BUTTONS[row["model"]]]

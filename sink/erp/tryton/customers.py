@@ -1,7 +1,7 @@
-"""Customers are parties: our key is one of a party's identifiers, and the key of the last step its place among them.
+"""Customers are parties. Our key is one of a party's identifiers; its place in their list is the key of the last step.
 
-The address with a place of its own among the party's is the customer's; others are those of orders. One that a customer
-leaves stays as it is, for documents refer to it.
+The address with a place in the party's list is the customer's; the others belong to orders. When a customer's address
+changes, the old one stays as it is, because documents refer to it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _KEPT: Final = "mend it in the shop, or let Tryton keep it as it is, then `sink 
 
 
 class Customers:
-    """Of one shop or of several, and those of whom no shop knows."""
+    """The customers of all shops in this Tryton, and the parties that people typed in."""
 
     def __init__(self, rpc: Rpc, master: MasterData) -> None:
         self._rpc = rpc
         self._master = master
 
     def read(self, refs: Collection[ErpRef]) -> dict[ErpRef, Observed]:
-        """As they are now."""
+        """Customers as they are now; missing ones are left out."""
         return {ref: self._observed(row) for ref, row in self._by_ref(refs).items()}
 
     def how_far(self, step: Step, seen: Observed | None) -> HowFar:
@@ -50,30 +50,30 @@ class Customers:
         return HowFar.DONE if seen and seen.key >= step.key else HowFar.NOT_DONE
 
     def find(self, fields: Fields) -> list[int]:
-        """By number, name, e-mail, tax number."""
+        """Ids of parties by number, name, e-mail or tax number; SettingsError for other fields."""
         if unknown := sorted(fields.keys() - _SOUGHT.keys()):
             raise SettingsError(f"Tryton's parties have no {', '.join(unknown)}", f"look for {', '.join(_SOUGHT)}")
         domain = [clause for name, value in fields.items() for clause in _clauses(name, value)]
         return [row["id"] for row in self._rpc.search("party.party", domain, ["id"], _MANY)]
 
     def found(self, ids: Sequence[int]) -> list[Found]:
-        """In the order of the ids."""
+        """Parties in the order of the ids."""
         rows = self._rows(ids)
         return [Found(_ref(rows[one]), self._observed(rows[one])) for one in ids if one in rows]
 
     def keys(self, after: int, limit: int) -> tuple[list[tuple[int, ErpRef]], int | None]:
-        """By rising ids; the next `after`, None at the end."""
+        """Ids and keys above `after`, rising; then the next `after`, None on the last page."""
         domain = [("id", ">", after), ("id", "not in", self._master.strangers()), _SHOWN]
         rows = self._rpc.search("party.party", domain, ["identifiers.code"], limit)
         return [(row["id"], _ref(row)) for row in rows], rows[-1]["id"] if len(rows) == limit else None
 
     def do(self, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> list[StepResult]:
-        """All in one call, which is one transaction: customers have no drafts."""
+        """Does all steps in one call, which is one transaction: customers have no drafts."""
         there = self._there(steps)
         known = {number: _known(step, there.get(number), self._observed) for number, step in enumerate(steps)}
         todo = {number: step for number, step in enumerate(steps) if known[number] is None}
         failed = self._write(todo, there, calls, self._master.settings.tax_identifier or None)
-        # A tax number that is none of its type stands among the identifiers all the same, without a type.
+        # A tax number that does not fit its type is kept among the identifiers without a type.
         odd = {
             n: one for n, one in todo.items() if isinstance(failed.get(n), HoldError) and one.want.fields.get("tax_id")
         }
@@ -87,14 +87,14 @@ class Customers:
         return [results[number] for number in range(len(steps))]
 
     def _without_ours(self, todo: Mapping[int, Step], failed: Mapping[int, Failure]) -> dict[int, Failure]:
-        """Without the conflicts with ourselves: of a call that arrives twice the second is refused."""
+        """Drops conflicts with our own call: if a call arrives twice, Tryton refuses the second."""
         moved = [number for number, error in failed.items() if isinstance(error, ConflictError)]
         now = self._there([todo[number] for number in moved])
         found = {number: _known(todo[number], now.get(place), self._observed) for place, number in enumerate(moved)}
         return {number: error for number, error in failed.items() if not isinstance(found.get(number), Observed)}
 
     def _there(self, steps: Sequence[Step]) -> dict[int, Row]:
-        """The parties of steps, by their places; of an adopt the one that has no key yet."""
+        """The parties of steps, by the steps' places. An adopt finds the party that has no key yet."""
         hand = {n: ErpRef("customer", step.adopts.document) for n, step in enumerate(steps) if step.adopts}
         rows = self._by_ref({*hand.values(), *(step.ref for step in steps)})
         found = {n: rows.get(step.ref) or rows.get(hand.get(n, step.ref)) for n, step in enumerate(steps)}
@@ -103,7 +103,7 @@ class Customers:
     def _write(
         self, todo: Mapping[int, Step], there: Mapping[int, Row], calls: WriteCalls, tax_type: str | None
     ) -> dict[int, Failure]:
-        """Makes new ones, and changes those that are there."""
+        """Makes new parties, and changes those that exist. Returns the failures by number."""
         failed: dict[int, Failure] = {}
         values: dict[int, dict[str, Any]] = {}
         for number, step in todo.items():
@@ -127,7 +127,8 @@ class Customers:
         return failed | together({n: one for n, one in values.items() if n in there}, write, moved)
 
     def _read_back(self, done: Mapping[int, Step], calls: WriteCalls) -> dict[int, StepResult]:
-        """As Tryton has them now; what it keeps otherwise is held, and a new one taken back."""
+        """The results, as Tryton has the parties now. If Tryton did not keep a value, the step is held and a new party
+        is deleted."""
         rows = self._by_ref([step.ref for step in done.values()])
         results: dict[int, StepResult] = {}
         for number, step in done.items():
@@ -148,7 +149,7 @@ class Customers:
         return NotDone(error, self._observed(row))
 
     def _values(self, step: Step, row: Row | None, tax_type: str | None) -> dict[str, Any]:
-        """What to write of a party; row: as it is, None for a new one."""
+        """The values to write to a party. row: the party as it is; None for a new one."""
         fields = step.want.fields
         ours = _first(row, "identifiers", lambda one: one["code"] == f"{KEY}{step.ref.external}")
         values: dict[str, Any] = {
@@ -168,7 +169,8 @@ class Customers:
         return values
 
     def _address(self, row: Row | None, fields: Fields) -> list[Any]:
-        """The billing address: one that is there and equal, or else a new one; the one before it loses its place."""
+        """The changes that give the party its billing address: an equal address is used again, or a new one is made,
+        and the old one loses its place in the list."""
         wanted = address_of(fields, "billing", self._master.country(_text(fields.get("billing_country"))))
         every = list(row["addresses."]) if row else []
         now = _placed(every)
@@ -189,7 +191,7 @@ class Customers:
         return {row["id"]: row for row in self._rpc.among("party.party", "id", ids, _READ, _SHOWN)}
 
     def _observed(self, row: Row) -> Observed:
-        """Its stamp is of what the record has, so that a clerk may edit their own fields without a conflict."""
+        """The stamp covers only what the record has, so a clerk may edit other fields without a conflict."""
         mail, tax = _first(row, "contact_mechanisms", _is_email), _first(row, "identifiers", _is_tax_number)
         ours = _first(row, "identifiers", _is_key)
         address = _placed(row["addresses."]) if ours else next(iter(row["addresses."]), None)
@@ -208,7 +210,7 @@ class Customers:
 
 
 def _known(step: Step, row: Row | None, observed: Any) -> StepResult | None:
-    """What is said of a step without doing it; None: it is to be done."""
+    """The result of a step if it is known without a call; None if the step is still to be done."""
     if row is None:
         if step.verb == "create":
             return None
@@ -250,13 +252,13 @@ def _is_email(one: Row) -> bool:
 
 
 def _placed(addresses: Iterable[Row]) -> Row | None:
-    """The customer's own."""
+    """The customer's own address, if there is one."""
     placed = [one for one in addresses if one["sequence"] is not None]
     return min(placed, key=lambda one: (one["sequence"], one["id"])) if placed else None
 
 
 def _one(now: Row | None, wanted: Mapping[str, Any] | None) -> list[Any]:
-    """What makes the one child that is there now the one that is wanted; None: none."""
+    """The change that turns the one child `now` into the one `wanted`; None stands for no child."""
     if now is None:
         return [("create", [dict(wanted)])] if wanted else []
     if wanted is None:
@@ -266,7 +268,7 @@ def _one(now: Row | None, wanted: Mapping[str, Any] | None) -> list[Any]:
 
 
 def _stamps(rows: Iterable[Row]) -> dict[str, str]:
-    """Of parties and all that they have."""
+    """The stamps of parties and their children."""
     found: dict[str, str] = {}
     for row in rows:
         found |= stamps_of("party.party", [row])

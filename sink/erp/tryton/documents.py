@@ -1,4 +1,4 @@
-"""Documents that are sales of Tryton: what orders, returns and refunds have in common for the adapter."""
+"""Documents that are sales in Tryton: what orders, returns and refunds have in common."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sink.erp.tryton.steps import Sale
 
 _MANY: Final = 100
 _NAMES: Final = ("web_shop", "web_id", "lines.type", "lines.quantity", "lines.product.type")
-"""That tell the kind of a sale."""
+"""The fields that tell a sale's kind."""
 
 
 class SaleDocuments:
@@ -39,44 +39,44 @@ class SaleDocuments:
     # --- what differs
 
     def record(self, row: Row) -> tuple[ErpRecord, Mapping[Decimal, Sums]]:
-        """What the shop owns of a sale, and its sums by rate."""
+        """The sale's fields and lines that the shop owns, and its sums by tax rate."""
         raise NotImplementedError
 
     def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
-        """All values that sales must have, or why they cannot."""
+        """The values that each sale must have, or why it cannot have them; by number."""
         raise NotImplementedError
 
     def once(self, step: Step) -> Values:
-        """What a sale gets when it is made, and keeps."""
+        """Values that a sale gets when it is made, and keeps."""
         raise NotImplementedError
 
     def lines_of(self, step: Step, there: Sale | None, made: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
-        """The lines of a sale; nothing where they must stay as they are, since they may be a clerk's."""
+        """The sale's new lines; nothing if the lines need no change, since a clerk may have edited them."""
         if there and not not_kept(replace(step.want, fields={}), replace(there.observed.record, fields={})):
             return {}
         return {"lines": made()}
 
     def target(self, goal: Milestone) -> str:
-        """The state that a goal asks for."""
+        """The sale's state at a milestone."""
         return self._master.settings.state_of(goal)
 
     def observed(self, rows: Sequence[Row]) -> list[Observed]:
-        """As the planner is shown them."""
+        """Sales as the planner sees them."""
         return [self.sale(row).observed for row in rows]
 
     # --- what the adapter asks for
 
     def read(self, refs: Collection[ErpRef]) -> dict[ErpRef, Observed]:
-        """As they are now."""
+        """Sales as they are now; missing ones are left out."""
         rows = self._rows(refs)
         return dict(zip(rows, self.observed(list(rows.values())), strict=True))
 
     def do(self, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> Sequence[StepResult]:
-        """One result for each, in order."""
+        """Does steps of one verb. One result each, in order."""
         return Doing(self._rpc, self, calls, self._master.web_shop, steps).done(verb)
 
     def how_far(self, step: Step, seen: Observed | None) -> HowFar:
-        """How far a step came of which nothing is known."""
+        """How far a step in doubt came."""
         return steps.how_far(step, seen, self.target(step.goal))
 
     def find(self, fields: Fields) -> list[int]:
@@ -94,27 +94,28 @@ class SaleDocuments:
         return [row["id"] for row in rows if reads.ref_of(row, self._master.web_shop).kind == self.kind][:_MANY]
 
     def found(self, ids: Sequence[int]) -> list[Found]:
-        """In the order of the ids."""
+        """Sales in the order of the ids."""
         by_id = {row["id"]: row for row in self.whole(reads.by_ids(self._rpc, ids))}
         rows = [by_id[one] for one in ids if one in by_id]
         refs = [reads.ref_of(row, self._master.web_shop) for row in rows]
         return [Found(ref, seen) for ref, seen in zip(refs, self.observed(rows), strict=True)]
 
     def keys(self, after: int, limit: int) -> tuple[list[tuple[int, ErpRef]], int | None]:
-        """Ids and keys, by rising ids; the next `after`, None at the end. Sales of other kinds are left out."""
+        """Ids and keys above `after`, rising; then the next `after`, None on the last page. Sales of other kinds are
+        left out."""
         rows = self._rpc.search(reads.MODEL, [("id", ">", after), *self._of_us()], _NAMES, limit)
         refs = [(row["id"], reads.ref_of(row, self._master.web_shop)) for row in rows]
         return [one for one in refs if one[1].kind == self.kind], rows[-1]["id"] if len(rows) == limit else None
 
     def _of_us(self) -> list[Any]:
-        """The search for sales of our company and of no other web shop: those in none were typed in by hand."""
+        """Searches for our company's sales that are in our web shop or, typed in by hand, in none."""
         shop = ("web_shop", "=", self._master.web_shop)
         return [("company", "=", self._master.company), ["OR", shop, ("web_shop", "=", None)]]
 
     # --- what doing steps asks for
 
     def sales(self, refs: Collection[ErpRef]) -> dict[ErpRef, Sale]:
-        """As they are now, those that are there."""
+        """Sales as they are now; missing ones are left out."""
         return {ref: self.sale(row) for ref, row in self._rows(refs).items()}
 
     def _rows(self, refs: Collection[ErpRef]) -> dict[ErpRef, Row]:
@@ -123,11 +124,11 @@ class SaleDocuments:
         return {ref: rows[ref] for ref in refs if ref in rows}
 
     def whole(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """With what is not read by one call."""
+        """Rows with what takes another call to read."""
         return rows
 
     def sale(self, row: Row) -> Sale:
-        """A row, and what it says."""
+        """A row with what the planner sees of it."""
         record, rates = self.record(row)
         key = sales.commented(self.kind, row["comment"])[0] if self.is_ours(row) else 0
         milestone = sales.milestone(self.kind, row)
@@ -146,15 +147,15 @@ class SaleDocuments:
         return Sale(row, observed)
 
     def commented(self, row: Row) -> Fields:
-        """The fields that stand in the comment."""
+        """The fields in the comment; none unless the sale has a key of ours."""
         return sales.commented(self.kind, row["comment"])[1] if self.is_ours(row) else {}
 
     def is_ours(self, row: Row) -> bool:
-        """Whether it has a key of ours, so that its comment and notes are to be trusted."""
+        """Whether it has a key of ours, so that its comment and notes can be trusted."""
         return reads.is_ours(row, self._master.web_shop)
 
     def may_not(self, row: Row) -> Mapping[Change, str]:
-        """What Tryton does not take of a sale as it is."""
+        """The changes that Tryton does not allow in the sale's state, each with the reason."""
         return {"add lines": edits.NO_MORE_LINES} if row["state"] in ("processing", "done") else {}
 
     def conditions(self) -> Values:
@@ -162,7 +163,7 @@ class SaleDocuments:
         return {"warehouse": self._master.warehouse, "payment_term": self._master.payment_term}
 
     def scale(self, currency: str) -> Scale:
-        """How fine money and prices are. HoldError where there is no such currency."""
+        """The precision of money and prices. HoldError if there is no such currency."""
         if currency not in self._minor:
             found = self._rpc.among("currency.currency", "code", [currency], ["digits"])
             if not found:
@@ -177,42 +178,42 @@ class SaleDocuments:
 
 
 class OfAnOrder(SaleDocuments):
-    """A kind of sales that are made of an order, which is their origin. `dated`: which of our fields is their day."""
+    """A kind of sale that is made from an order, its origin. `dated`: the field of ours that gives its date."""
 
     dated: ClassVar[str]
 
     def rows_of(self, step: Step, order: Row) -> list[dict[str, Any]]:
-        """The lines that one must have."""
+        """The lines that the sale must have."""
         raise NotImplementedError
 
     def whole(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """With the key of the order."""
+        """Rows with the key of their order."""
         ids = {_origin(row) for row in rows} - {0}
         found = {row["id"]: row for row in reads.keys(self._rpc, ids)}
         return [{**row, "origin.": found.get(_origin(row))} for row in rows]
 
     def order_ref(self, row: Row) -> ErpRef | None:
-        """The order that a sale was made of."""
+        """The order that a sale was made from."""
         order = row["origin."]
         if order is None:
             return None
         return ErpRef("order", order["web_id"] if self.is_ours(order) else f"{BY_HAND}{order['id']}")
 
     def orders(self, steps: Iterable[Step]) -> dict[ErpRef, Row]:
-        """Those that the steps refer to."""
+        """The orders that the steps refer to."""
         shop = self._master.web_shop
         refs = {ref for step in steps if isinstance(ref := step.want.fields.get("order"), ErpRef)}
         return {reads.ref_of(row, shop): row for row in reads.by_refs(self._rpc, shop, refs)}
 
     def order_of(self, step: Step, orders: Mapping[ErpRef, Row]) -> Row:
-        """HoldError where it is not there."""
+        """The row of the step's order. HoldError if it is missing."""
         ref = step.want.fields.get("order")
         if not isinstance(ref, ErpRef) or ref not in orders:
             raise HoldError("its order is not in the ERP", "see what holds the order", "master data")
         return orders[ref]
 
     def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
-        """What they have of their orders, and their lines."""
+        """What each sale has from its order, and its lines."""
         orders = self.orders(steps.values())
         found: Wanted = {}
         for number, step in steps.items():
@@ -237,7 +238,7 @@ class OfAnOrder(SaleDocuments):
         }
 
     def sold(self, order: Row) -> dict[str, Row]:
-        """The lines of an order, by the external key of each."""
+        """The lines of an order, each by its external key."""
         ref = reads.ref_of(order, self._master.web_shop)
         minor = Decimal(1).scaleb(-order["currency."]["digits"])
         read = lines.read("order", order["lines."], self._master, minor, self.is_ours(order))
@@ -245,12 +246,12 @@ class OfAnOrder(SaleDocuments):
 
 
 def _adds_up(rates: Mapping[Decimal, Sums], record: ErpRecord) -> bool:
-    """Tryton has sums by rate on its invoices alone. Of the lines they are known where they come to its own sums."""
+    """Whether the sums of the lines by rate come to the sale's own sums. Tryton has sums by rate on invoices alone."""
     sums = (sum((one[n] for one in rates.values()), Decimal(0)) for n in range(3))
     return all(record.fields.get(name) == value for name, value in zip(("net", "tax", "gross"), sums, strict=True))
 
 
 def _origin(row: Row) -> int:
-    """Tryton's own key of the order; 0 for none."""
+    """Tryton's id of the order; 0 if there is none."""
     model, _, id_ = str(row["origin"] or "").partition(",")
     return int(id_) if model == reads.MODEL else 0

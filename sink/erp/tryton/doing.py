@@ -1,7 +1,7 @@
-"""Does steps on sales, in as few calls as Tryton takes for many.
+"""Does steps on sales, many in one call where Tryton allows it.
 
-Each call is a transaction of Tryton's own. It has the stamps of heads and lines as they were read and compared just
-before it, and after it the sales are read again and compared with what they should be.
+Each call is one transaction of Tryton's. It carries the stamps of heads and lines that were read and compared just
+before. After it, the sales are read again and compared with what they should be.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Values: TypeAlias = Mapping[str, Any]
 Wanted: TypeAlias = dict[int, "Values | Failure"]
 
 _MOST_CALLS: Final = 12
-"""Of one step; what is not at its goal by then is looked at again later."""
+"""Calls for one step. A step that has not reached its goal by then is tried again later."""
 _CANNOT: Final[Mapping[Verb, HoldError]] = {
     "adopt": HoldError(
         "Tryton gives no key of ours to what was typed in by hand",
@@ -46,24 +46,24 @@ class SaleKind(Protocol):
     """What differs between orders, returns and refunds."""
 
     def sales(self, refs: Collection[ErpRef]) -> dict[ErpRef, Sale]:
-        """As they are now, those that are there."""
+        """Sales as they are now; missing ones are left out."""
         ...
 
     def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
-        """All that a sale must have, lines too, or why it cannot have it; by place in the call."""
+        """The values that each sale must have, its lines too, or why it cannot have them; by number."""
         ...
 
     def once(self, step: Step) -> Values:
-        """What a sale gets when it is made, and keeps."""
+        """Values that a sale gets when it is made, and keeps."""
         ...
 
     def target(self, goal: Milestone) -> str:
-        """The state that a goal asks for."""
+        """The sale's state at a milestone."""
         ...
 
 
 class Doing:
-    """The steps of one kind and one verb. Everything goes by a step's place in the call."""
+    """The steps of one kind and one verb, by their place in the call (`number`)."""
 
     def __init__(self, rpc: Rpc, kind: SaleKind, calls: WriteCalls, web_shop: int, todo: Sequence[Step]) -> None:
         self._rpc = rpc
@@ -103,7 +103,7 @@ class Doing:
         return {number: step for number, step in self._steps.items() if number not in self._results}
 
     def _read(self, some: Mapping[int, Step]) -> None:
-        """As they are now."""
+        """Reads the sales of some steps again."""
         found = self._kind.sales([step.ref for step in some.values()]) if some else {}
         for number, step in some.items():
             self._there.pop(number, None)
@@ -111,7 +111,7 @@ class Doing:
                 self._there[number] = found[step.ref]
 
     def _create(self, todo: Mapping[int, Step]) -> None:
-        """Drafts, read back and compared; what Tryton keeps otherwise is taken back."""
+        """Makes drafts, reads them back, and deletes those of which Tryton did not keep every value."""
         values = {number: self._new(step, self._wanted[number]) for number, step in todo.items()}
 
         def create(some: Mapping[int, Values]) -> None:
@@ -134,7 +134,7 @@ class Doing:
         return {**values, **steps.commented(step, None), **self._kind.once(step), **ours}
 
     def _taken(self, some: Mapping[int, Values]) -> list[int]:
-        """Those whose key somebody has used meanwhile."""
+        """The steps whose key has been used meanwhile."""
         numbers = {values["web_id"]: number for number, values in some.items()}
         rows = self._rpc.among(SALE, "web_id", numbers, ["web_id"], ("web_shop", "=", self._web_shop))
         return [numbers[row["web_id"]] for row in rows]
@@ -148,7 +148,7 @@ class Doing:
         return NotDone(error)
 
     def _go_on(self) -> None:
-        """The next call of each step, together for those that need the same."""
+        """Makes the next call of each step, one call for all steps that need the same."""
         groups: dict[tuple[str, str, int], dict[int, Call]] = {}
         before = {number: self._there[number] for number in self._left()}
         for number, step in self._left().items():
@@ -173,8 +173,8 @@ class Doing:
             self._compare(number, before[number], sent[number])
 
     def _without_ours(self, errors: Mapping[int, Failure], before: Mapping[int, Sale]) -> dict[int, Failure]:
-        """Without the conflicts with ourselves: a call that arrives twice is refused the second time, and what is there
-        is ours. before: as a sale was read before the call; of a create it is left out."""
+        """Drops conflicts with our own call: if a call arrives twice, Tryton refuses the second, and the sale is as we
+        left it. before: sales as they were before the call; empty for a create."""
         self._read({number: self._steps[number] for number, one in errors.items() if isinstance(one, ConflictError)})
         return {
             number: error
@@ -183,8 +183,8 @@ class Doing:
         }
 
     def _is_ours(self, number: int, before: Sale | None) -> bool:
-        """Whether a sale has moved since this call, and as our step moves it. What the step did before says nothing of
-        that: it would make a clerk's edit look like ours."""
+        """Whether a sale has changed since `before`, and as this step changes it. A key that an earlier call of the
+        step wrote proves nothing: a clerk's later edit would look like ours."""
         step, sale = self._steps[number], self._there.get(number)
         if sale is None or sale.observed.key > step.key:
             return False
@@ -198,7 +198,7 @@ class Doing:
         return steps.how_far(call, sale.observed, self._kind.target(step.goal)) in (HowFar.PARTLY, HowFar.DONE)
 
     def _send(self, some: Mapping[int, Call]) -> None:
-        """One call for all."""
+        """Makes one call for all."""
         call, numbers = next(iter(some.values())), list(some)
         args = [arg for one in some.values() for arg in one.args]
         if call.page:
@@ -213,7 +213,7 @@ class Doing:
         return reads.moved(self._rpc, {number: self._there[number].row for number in some})
 
     def _compare(self, number: int, before: Sale, call: Call) -> None:
-        """What a call of ours did not do."""
+        """Finds what was changed besides our call."""
         sale = self._there.get(number)
         if sale is None:
             self._results[number] = NotDone(ConflictError("someone has deleted it in the ERP"))
@@ -221,8 +221,8 @@ class Doing:
             self._results[number] = NotDone(ConflictError(_IN_BETWEEN), sale.observed)
 
     def _fail(self, errors: Mapping[int, Failure]) -> None:
-        """Nothing was changed by the call that failed; by those before it, what was read since. Of a lost reply nothing
-        is known."""
+        """Records failures. The failed call changed nothing, but calls before it may have: the result shows the sale as
+        read since. After a lost reply the sale is unknown."""
         for number, error in errors.items():
             unknown = isinstance(error, RetryError) and not isinstance(error, ConflictError)
             known = number in self._begun and number in self._there and not unknown
@@ -230,7 +230,7 @@ class Doing:
 
 
 def _ended(step: Step, sale: Sale) -> StepResult:
-    """Nothing is left to do."""
+    """The result of a step that has nothing left to do."""
     wrong = not_kept(step.want, sale.observed.record) if step.verb in ("create", "amend") else ""
     return NotDone(_unkept(wrong), sale.observed) if wrong else sale.observed
 

@@ -1,7 +1,7 @@
-"""From a sale as it is to the values that it must have: the least that has to be written. Pure.
+"""The least that must be written to turn a sale as it is into one with the wanted values. Pure.
 
-In draft that is one write. In processing Tryton takes changes of lines and parties by an amendment (a slip that is made
-and then validated), and nothing but comment, reference and notes by a write.
+A draft takes one write. In processing, Tryton takes changes to lines and parties only by an amendment (a slip that is
+made and then validated), and by a write only comment, reference and notes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ BY_A_PERSON: Final = "settle it in Tryton, then `sink retry`; if it stays as it 
 
 
 class Edit(NamedTuple):
-    """head: values to write. lines: the line's id → values; of new ones the values; ids of those that must go."""
+    """head: values to write. changed: values by the line's id. new: values of new lines. gone: ids of lines to
+    delete."""
 
     head: dict[str, Any]
     changed: dict[int, dict[str, Any]]
@@ -51,7 +52,8 @@ class Edit(NamedTuple):
 
 
 def edit(values: Row, row: Row) -> Edit:
-    """values: of the whole sale, its lines as those of a create; without `lines` they stay as they are."""
+    """What differs. values: those that the whole sale must have, its lines as a create takes them; without `lines`, the
+    lines stay."""
     head = {name: values[name] for name in _HEAD if name in values and not _same(values[name], row.get(name))}
     if "lines" not in values:
         return Edit(head, {}, [], [])
@@ -70,7 +72,7 @@ def edit(values: Row, row: Row) -> Edit:
 
 
 def as_write(change: Edit, row: Row) -> dict[str, Any]:
-    """What to write to a draft."""
+    """The values for a write to a draft."""
     taxes = {line["id"]: line["taxes"] for line in row["lines."]}
     lines: list[Any] = [("write", [one], _with_taxes(some, taxes[one])) for one, some in change.changed.items()]
     if change.gone:
@@ -81,20 +83,20 @@ def as_write(change: Edit, row: Row) -> dict[str, Any]:
 
 
 def created(line: Row) -> dict[str, Any]:
-    """A line as Tryton makes it."""
+    """The values for a create of a line."""
     return {**line, "taxes": [("add", line["taxes"])]}
 
 
 def is_notes(change: Edit) -> bool:
-    """Whether nothing changes but what is written in any state."""
+    """Whether only fields change that can be written in any state."""
     others = any(name != "note" for some in change.changed.values() for name in some)
     return not (others or change.new or change.gone or change.head.keys() - {*_AT_ANY_TIME})
 
 
 def in_processing(change: Edit, row: Row) -> Edit:
-    """The same without new lines and lines that go: a line of which nothing is left takes the place of another of the
-    same tax, or stands there with the quantity 0. HoldError where Tryton cannot do it."""
-    # In one order, whether they still have a quantity or not: a step that is gone on with gives each the same place.
+    """The same edit without new and deleted lines. A new line takes over one that is no longer wanted and has the same
+    tax; what is left of those gets the quantity 0. HoldError if Tryton cannot do it."""
+    # In one order, with or without a quantity: a step that is continued must give each line the same place.
     free = [line for line in row["lines."] if line["type"] == "line"]
     free = [line for line in free if line["id"] in change.gone or not line["quantity"]]
     changed = {one: {**some} for one, some in change.changed.items()}
@@ -124,7 +126,7 @@ def _refuse(change: Edit, changed: Mapping[int, Row], missing: Collection[Place]
 
 
 def as_slip(change: Edit, row: Row) -> list[dict[str, Any]]:
-    """Lines of an amendment; none where comment, reference and notes are all that changes."""
+    """The lines of an amendment; none if only comment, reference and notes change."""
     rows = {line["id"]: line for line in row["lines."]}
     found: list[dict[str, Any]] = []
     for one, some in change.changed.items():
@@ -139,14 +141,14 @@ def as_slip(change: Edit, row: Row) -> list[dict[str, Any]]:
 
 
 def as_notes(change: Edit) -> dict[str, Any]:
-    """What is written in any state."""
+    """The values that can be written in any state."""
     lines = [("write", [one], {"note": some["note"]}) for one, some in change.changed.items() if "note" in some]
     head = {name: change.head[name] for name in _AT_ANY_TIME if name in change.head}
     return head | ({"lines": lines} if lines else {})
 
 
 def place(line: Row) -> Place:
-    """What names a line: our key of it, the rate of a rounding, else Tryton's own key."""
+    """What identifies a line: our key, the rate of a rounding line, or else Tryton's id."""
     noted = notes.read(line["note"])
     if ROUNDING in noted:
         return ROUNDING, str(noted[ROUNDING])
@@ -161,7 +163,7 @@ def _with_taxes(some: dict[str, Any], taxes: list[int]) -> dict[str, Any]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """1.0 is 1, and nothing is an empty text."""
+    """Equal by value: 1.0 equals 1, and None equals ""."""
     if isinstance(one, float | Decimal) and isinstance(other, int | float | Decimal):
         return Decimal(str(one)) == Decimal(str(other))
     return (one or None) == (other or None)

@@ -1,7 +1,7 @@
-"""What an answer of Tryton means: by its status, and by the kind of error that it names. Pure.
+"""What an answer of Tryton's means, by its HTTP status or the kind of error it names. Pure.
 
-Texts of Tryton come in its user's language and are shown to people, never read. `hidden` takes out of them who and
-where somebody is.
+Tryton's texts are in its user's language. They are shown to people and never parsed. `hidden` takes personal values out
+of them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _REST: Final = 10.0
 
 
 class SessionEndedError(RetryError):
-    """Tryton knows our session no more: nothing was done."""
+    """Tryton no longer knows our session. Nothing was done."""
 
 
 class StaleError(ConflictError):
-    """A record was changed since it was read: nothing was done."""
+    """A record was changed since it was read. Nothing was done."""
 
 
 class RefusalError(HoldError):
@@ -30,7 +30,7 @@ class RefusalError(HoldError):
 
 
 def of_status(status: int, rest: str | None, method: str) -> RetryError | StopError:
-    """What an HTTP status other than 200 means. rest: the header Retry-After. method: what was called."""
+    """The error for an HTTP status other than 200. rest: the header Retry-After. method: what was called."""
     if status == 401:
         if method == "common.db.login":
             return StopError("Tryton refuses the log-in", "check erp.user and erp.password, and the user's companies")
@@ -48,8 +48,8 @@ def of_status(status: int, rest: str | None, method: str) -> RetryError | StopEr
 
 
 def of_answer(error: Sequence[object]) -> StaleError | RefusalError | HoldError | StopError:
-    """What an answer with `error` means: [kind, …] of Tryton's own, or else the words of an exception in its server,
-    which is none of the data's fault, and would be the same the next time."""
+    """The error for an answer with `error`: [kind, …] for Tryton's own kinds, else the text of an exception in its
+    server. Such an exception is not the data's fault and would come again."""
     kind, *rest = error or [""]
     if kind == "ConcurrencyException":
         return StaleError("it was changed in the ERP meanwhile")
@@ -61,7 +61,7 @@ def of_answer(error: Sequence[object]) -> StaleError | RefusalError | HoldError 
 
 
 def hidden(error: HoldError, want: ErpRecord) -> HoldError:
-    """The same without the personal values of a document, which Tryton likes to name it by."""
+    """The error without the document's personal values, which Tryton likes to name documents by."""
     message = error.message
     for name in sorted(want.fields):
         value = want.fields[name]
@@ -71,7 +71,7 @@ def hidden(error: HoldError, want: ErpRecord) -> HoldError:
 
 
 def _words(rest: Sequence[object]) -> str:
-    """In one line, and not endless."""
+    """The words on one line, cut to a bearable length."""
     first = rest[0] if rest else ""
     texts = first[:2] if isinstance(first, list | tuple) else [first]
     return " ".join(" ".join(str(text) for text in texts if text).split())[:_LONGEST]

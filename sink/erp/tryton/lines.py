@@ -1,8 +1,8 @@
-"""Children of a document as lines of a sale, both ways, and to the cent. Pure.
+"""A document's children as lines of a sale, both ways, to the cent. Pure.
 
-Tryton has a net unit price of so many decimals and adds the tax of each line by itself. What the shop's tax is more or
-less by rate stands on a line of its own: a tax of one minor unit, so many times, on a price of nothing. The rest that
-Tryton has no field for stands in the line's note, and counts as long as Tryton's own figures are those of the note.
+Tryton keeps a net unit price with a fixed number of decimals, and adds up the tax line by line. If the shop's tax at a
+rate differs by some cents, a line of its own makes up for it: price 0, and a tax of one cent per piece. What Tryton has
+no field for is in the line's note. The note counts as long as Tryton's own figures still equal those in it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Row = Mapping[str, Any]
 
 _ZERO: Final = Decimal(0)
 _EXACT: Final = ("net", "quantity", "tax_rate", "sku")
-"""Fields of ours that Tryton has: as long as they are what we wrote, the note is of this line."""
+"""Fields that Tryton keeps itself. The note belongs to the line as long as they are what we wrote."""
 ROUNDING: Final = "rounding"
 CHILD: Final = "child"
 _IN_NOTE: Final = (
@@ -53,7 +53,7 @@ _IN_NOTE: Final = (
 
 
 class Product(Protocol):
-    """A product of Tryton's, and the unit that it is sold in: so many decimals of it are kept."""
+    """A product in Tryton, and its sales unit. digits: decimals of a quantity in that unit."""
 
     @property
     def id(self) -> int: ...
@@ -64,12 +64,12 @@ class Product(Protocol):
 
 
 class Goods(Protocol):
-    """What Tryton has to book to; HoldError where it has not. A rate is in percent."""
+    """What Tryton can book to. HoldError if it is missing. Rates are in percent."""
 
     def item(self, sku: str) -> Product: ...
 
     def service(self, kind: str, rate: Decimal) -> Product:
-        """Of a kind of charge, of `discount`, `refund` or `cent`."""
+        """The service product for a kind of charge, or for `discount`, `refund` or `cent`."""
         ...
 
     def tax(self, rate: Decimal) -> int: ...
@@ -77,15 +77,15 @@ class Goods(Protocol):
     def rate_of(self, tax_ids: Collection[int]) -> Decimal | None: ...
 
     def cent(self, rate: Decimal) -> int:
-        """The tax of the service `cent`."""
+        """The tax of the `cent` service."""
         ...
 
     def is_cent(self, tax_ids: Collection[int]) -> bool: ...
 
 
 class Scale(NamedTuple):
-    """minor: the least amount of a currency. price: the least step of a unit price. rounds: whether a line of rounding
-    may be made."""
+    """minor: the smallest amount of a currency. price: the smallest step of a unit price. rounds: whether rounding
+    lines may be added."""
 
     minor: Decimal
     price: Decimal
@@ -93,7 +93,7 @@ class Scale(NamedTuple):
 
 
 class Booked(NamedTuple):
-    """A child as Tryton books it: net unit price, and the amounts that Tryton makes of it."""
+    """A child as Tryton books it: its net unit price, and the amounts Tryton calculates from that."""
 
     price: Decimal
     net: Decimal
@@ -101,7 +101,7 @@ class Booked(NamedTuple):
 
 
 def booked(fields: Fields, scale: Scale) -> Booked:
-    """A child of the record by Tryton's arithmetic. HoldError where it has no amounts."""
+    """Books a child by Tryton's arithmetic. HoldError if it has no amounts."""
     quantity, net, rate = _quantity(fields), _number(fields, "net"), _number(fields, "tax_rate")
     if not quantity:
         raise HoldError("a line has the quantity 0", "mend it in the shop, then `sink retry`", "data")
@@ -110,8 +110,8 @@ def booked(fields: Fields, scale: Scale) -> Booked:
 
 
 def roundings(record: ErpRecord, scale: Scale) -> dict[Decimal, int]:
-    """By rate, by how many minor units the shop's tax is more than Tryton's. HoldError where net amounts do not come
-    out, or where the difference is more than rounding."""
+    """The minor units by which the shop's tax exceeds Tryton's, by rate. HoldError if a net amount cannot be met, or if
+    the difference is too large for rounding."""
     more: dict[Decimal, Decimal] = {}
     lines: dict[Decimal, int] = {}
     as_booked: dict[PartKind, dict[str, Fields]] = {}
@@ -134,15 +134,15 @@ def roundings(record: ErpRecord, scale: Scale) -> dict[Decimal, int]:
 
 
 def children(record: ErpRecord) -> Iterator[tuple[PartKind, str, Fields]]:
-    """Part, key and fields of each."""
+    """Part, key and fields of each child."""
     for part, rows in record.parts.items():
         for key, fields in rows.items():
             yield part, key, fields
 
 
 def values(record: ErpRecord, goods: Goods, scale: Scale, sign: int = 1) -> list[dict[str, Any]]:
-    """What to write of all children, and of the rounding. sign: -1 for what is given back. HoldError where Tryton has
-    nothing to book one to, or would make other amounts of it."""
+    """The values of all lines, rounding lines too. sign: -1 for what is given back. HoldError if Tryton has nothing to
+    book a line to, or would calculate other amounts."""
     more, included = roundings(record, scale), bool(record.fields.get("tax_included", True))
     found = [_line(part, key, fields, goods, scale, sign, included) for part, key, fields in children(record)]
     return found + [_rounding(rate, units, goods, sign) for rate, units in sorted(more.items())]
@@ -165,12 +165,12 @@ def _line(
 
 
 def described(part: PartKind, fields: Fields) -> str:
-    """What people read on the line. Tryton keeps no blanks at its ends."""
+    """What people read on the line, stripped, as Tryton strips it."""
     return str(fields.get("name") or "").strip() or str(fields.get("sku") or fields.get("reason") or part)
 
 
 def note(part: PartKind, key: str, fields: Fields) -> str:
-    """Our key of a line, and what Tryton has no field for."""
+    """The note of a line: our key, and what Tryton has no field for."""
     return notes.written(None, {CHILD: f"{part}:{key}", **{name: fields[name] for name in _IN_NOTE if name in fields}})
 
 
@@ -193,7 +193,7 @@ def _rounding(rate: Decimal, units: int, goods: Goods, sign: int) -> dict[str, A
 
 
 class Read(NamedTuple):
-    """Lines of a sale as Tryton shows them: children by part and key, the line that each is, and sums by rate."""
+    """The lines of a sale as Tryton shows them: children by part and key, the line of each child, and sums by rate."""
 
     parts: dict[PartKind, dict[str, Fields]]
     lines: dict[tuple[PartKind, str], Row]
@@ -201,7 +201,8 @@ class Read(NamedTuple):
 
 
 def read(kind: Kind, lines: Sequence[Row], goods: Goods, minor: Decimal, ours: bool, sign: int = 1) -> Read:
-    """ours: whether the notes are to be trusted; those of a copy are not. A line of quantity 0 is none any more."""
+    """Reads the lines of a sale. A line with the quantity 0 counts as deleted. ours: whether the notes can be trusted;
+    those of a copied sale cannot."""
     found = Read({part: {} for part in PARTS[kind]}, {}, {})
     for line in lines:
         if line["type"] != "line" or not line["quantity"]:
@@ -212,7 +213,7 @@ def read(kind: Kind, lines: Sequence[Row], goods: Goods, minor: Decimal, ours: b
             _add(found.rates, rate, _ZERO, quantity * minor)
             continue
         part, key, fields = _child(kind, line, goods, noted if ours else {}, sign)
-        if key in found.parts[part]:  # somebody has copied a line, its note too
+        if key in found.parts[part]:  # somebody has copied a line together with its note
             key = f"{BY_HAND}{line['id']}"
         rate, net = goods.rate_of(line["taxes"]) or _ZERO, sign * _decimal(line["amount"] or 0)
         tax = _rounded(_decimal(line["unit_price"] or 0) * quantity * rate / 100, minor)
@@ -223,7 +224,7 @@ def read(kind: Kind, lines: Sequence[Row], goods: Goods, minor: Decimal, ours: b
 
 
 def _child(kind: Kind, line: Row, goods: Goods, noted: Mapping[str, Any], sign: int) -> tuple[PartKind, str, Fields]:
-    """Part, key and fields; the tax only where the note has it."""
+    """Part, key and fields; with a tax only if the note has it."""
     named = child_of(noted)
     if named and named[0] not in PARTS[kind]:
         named = None
@@ -268,7 +269,7 @@ def _number(fields: Fields, name: str) -> Decimal:
 
 
 def _quantity(fields: Fields) -> Decimal:
-    """A component of a refund may have none: it is one."""
+    """The quantity, 1 if there is none: a component of a refund needs none."""
     return _number(fields, "quantity") if "quantity" in fields else Decimal(1)
 
 
@@ -282,5 +283,5 @@ def _decimal(value: Any) -> Decimal:
 
 
 def _rounded(value: Decimal, minor: Decimal) -> Decimal:
-    """As Tryton rounds money."""
+    """Rounded as Tryton rounds money."""
     return (value / minor).quantize(Decimal(1), ROUND_HALF_EVEN) * minor

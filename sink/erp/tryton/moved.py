@@ -1,4 +1,4 @@
-"""What came of an order in Tryton: goods that left and came back, and money, by whomever it was booked. Pure."""
+"""What came of an order in Tryton, whoever booked it: goods that left and came back, and money. Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from sink.erp.tryton.lines import child_of
 
 Row = Mapping[str, Any]
 Lines = Mapping[str, Row]
-"""Of an order, by their key in the record."""
+"""The lines of an order, by their key in the record."""
 
 _ZERO: Final = Decimal(0)
 _INVOICED: Final = ("posted", "paid")
 
 
 def moved(order: ErpRef, lines: Lines, back: Sequence[Row], web_shop: int) -> dict[str, Moved]:
-    """By line, those to which something happened. back: sales that were made of this order."""
+    """What was delivered, invoiced and returned, by line; lines without any of it are left out. back: sales made from
+    this order."""
     returned: dict[str, dict[str, Decimal]] = {}
     for sale in back:
         for key, quantity in _returned(order, lines, sale, web_shop):
@@ -39,8 +40,8 @@ def moved(order: ErpRef, lines: Lines, back: Sequence[Row], web_shop: int) -> di
 
 
 def _returned(order: ErpRef, lines: Lines, sale: Row, web_shop: int) -> Iterable[tuple[str, Decimal]]:
-    """Lines of the order, and how much of each came back or is to come back. What a cancelled shipment should have
-    brought counts no more: it is what Tryton calls the actual quantity."""
+    """The order's lines, and how much of each came back or is to come back. If its shipment was cancelled, the goods do
+    not count: Tryton's actual quantity leaves them out."""
     if reads.ref_of(sale, web_shop).kind == "refund" or sales.milestone("return", sale) is Milestone.CANCELLED:
         return
     for line in sale["lines."]:
@@ -51,8 +52,8 @@ def _returned(order: ErpRef, lines: Lines, sale: Row, web_shop: int) -> Iterable
 
 
 def _sold(order: ErpRef, lines: Lines, line: Row) -> str | None:
-    """The order's line that a line of a return belongs to: ours name it; a copy of the order has its notes; of what was
-    typed in by hand the first of the same product."""
+    """The order's line that a line of a return belongs to. Ours name it; a copy of the order still has its notes; a
+    line typed in by hand is matched to the first one with its product."""
     noted = notes.read(line["note"])
     if "order_line" in noted:
         key: str | None = order.part_and_key(str(noted["order_line"]))[1]
@@ -64,7 +65,8 @@ def _sold(order: ErpRef, lines: Lines, line: Row) -> str | None:
 
 
 def refunded(order: Row, back: Sequence[Row], credits_: Sequence[Row], web_shop: int) -> dict[str, Decimal]:
-    """Money given back, by whom. credits_: credit notes that were made of invoices, of this order's or another's."""
+    """Money given back, by the refund's key. credits_: credit notes made from invoices, of this order or of others
+    too."""
     found: dict[str, Decimal] = {}
     for sale in back:
         ref = reads.ref_of(sale, web_shop)
@@ -80,8 +82,8 @@ def refunded(order: Row, back: Sequence[Row], credits_: Sequence[Row], web_shop:
 
 
 def _share(note: Row, invoiced: Collection[str]) -> Decimal:
-    """What of a credit note is of one order: all of it, or where it credits others too, by what its lines come to. What
-    stands there without an origin is divided in the same way."""
+    """The order's share of a credit note: all of it, or, if it also credits other orders, in proportion to its lines.
+    Lines without an origin are shared out in the same proportion."""
     lines = [line for line in note["lines."] if line["type"] == "line" and line["origin"]]
     mine = [line for line in lines if line["origin"] in invoiced]
     whole, total = _sum(map(_gross, lines)), Decimal(note["total_amount"] or 0)
@@ -91,7 +93,7 @@ def _share(note: Row, invoiced: Collection[str]) -> Decimal:
 
 
 def _gross(line: Row) -> Decimal:
-    """Of a line of an invoice, by its taxes."""
+    """The gross amount of an invoice's line, by its taxes."""
     net, quantity = Decimal(line["amount"] or 0), Decimal(str(line["quantity"] or 0))
     return net + _sum(
         net * tax["rate"] if tax["type"] == "percentage" else quantity * (tax["amount"] or 0) for tax in line["taxes."]
@@ -99,7 +101,7 @@ def _gross(line: Row) -> Decimal:
 
 
 def invoice_lines(order: Row) -> list[int]:
-    """Tryton's ids of what the order was invoiced by."""
+    """Tryton's ids of the invoice lines of an order."""
     return [one["id"] for line in order["lines."] for one in line["invoice_lines."]]
 
 

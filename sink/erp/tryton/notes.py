@@ -1,4 +1,4 @@
-"""What Tryton has no field for: JSON in a comment or note, beside whatever people write there. Pure."""
+"""What Tryton has no field for: JSON in a comment or note, beside what people write there. Pure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _OURS: Final = re.compile(r"^ordertap (\{.*\})$", re.MULTILINE)
 
 
 def written(text: str | None, data: Mapping[str, Value | int]) -> str:
-    """A text with our line in it, in place of the one before; the rest is other people's."""
+    """The text with our line in it, in place of our former one. The rest belongs to other people."""
     line = "ordertap " + json.dumps({name: _plain(value) for name, value in data.items()}, ensure_ascii=False)
     others = _OURS.sub("", text or "").strip()
     return f"{others}\n{line}" if others else line
 
 
 def read(text: str | None) -> dict[str, Any]:
-    """What `written` put into a text, as JSON has it; nothing where somebody has taken it out or spoiled it."""
+    """The data that `written` put into a text, as JSON; {} if somebody has removed or damaged it."""
     found = _OURS.search(text or "")
     try:
         data = json.loads(found.group(1)) if found else {}
@@ -33,7 +33,7 @@ def read(text: str | None) -> dict[str, Any]:
 
 
 def typed(data: Mapping[str, Any], types: Mapping[str, FieldType]) -> Fields:
-    """Those of the values that are fields of these types; what does not fit its type is not there."""
+    """The values of these fields. A value that does not fit its type is left out."""
     found: dict[str, Value] = {}
     for name, type_ in types.items():
         if name in data:

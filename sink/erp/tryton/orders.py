@@ -1,4 +1,4 @@
-"""Orders: sales with our key in `web_id`, which is unique in a web shop."""
+"""Orders: sales with our key in `web_id`, which is unique within a web shop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Orders(SaleDocuments):
     kind: ClassVar[Kind] = "order"
 
     def observed(self, rows: Sequence[Row]) -> list[Observed]:
-        """With what became of them: a call more for all, one where there are invoices, one where they are credited."""
+        """Orders with what was delivered, invoiced, returned and refunded: one more call for all, another if any has
+        invoices, a third if any of those is credited."""
         shop = self._master.web_shop
         back: dict[int, list[Row]] = {}
         for sale in reads.coming_back(self._rpc, [row["id"] for row in rows]):
@@ -49,7 +50,7 @@ class Orders(SaleDocuments):
         )
 
     def record(self, row: Row) -> tuple[ErpRecord, Mapping[Decimal, Sums]]:
-        """Fields that Tryton has, and those of the comment as long as it has them."""
+        """The fields that Tryton keeps, and those that are in the comment."""
         party = row["party."] or {}
         key = key_of(party.get("identifiers.") or ())
         fields: dict[str, Value] = {
@@ -76,11 +77,11 @@ class Orders(SaleDocuments):
         return lines.read("order", row["lines."], self._master, minor, self.is_ours(row))
 
     def once(self, step: Step) -> Values:
-        """Where its goods come from, and how it is paid."""
+        """Warehouse and payment term, and that Tryton itself makes shipment and invoice."""
         return {**self.conditions(), "invoice_method": "order", "shipment_method": "order"}
 
     def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
-        """First all that can be refused, then addresses are made where a party has none that is equal."""
+        """Checks all that can be refused, then makes the addresses that the parties do not have yet."""
         refs = {ref for step in steps.values() if isinstance(ref := step.want.fields.get("account"), ErpRef)}
         accounts = self._master.accounts(refs)
         self._master.items(
@@ -117,7 +118,7 @@ class Orders(SaleDocuments):
         }
 
     def _addresses(self, fields: Fields) -> list[PartyAddress]:
-        """Of both sides, in their order."""
+        """The billing and the shipping address."""
         return [address_of(fields, side, self._master.country(_text(fields.get(f"{side}_country")))) for side in _SIDES]
 
     def _with_addresses(
@@ -144,7 +145,7 @@ class Orders(SaleDocuments):
 
 
 def _as_it_is(sale: Sale | None, name: str, wanted: tuple[int, PartyAddress]) -> int | None:
-    """The address that a sale has, where it is equal to what is wanted."""
+    """Id of the sale's own address if it equals the wanted one."""
     row = sale.row[f"{name}."] if sale else None
     if sale and row and sale.row["party"] == wanted[0] and address_in(row) == wanted[1]:
         return int(row["id"])

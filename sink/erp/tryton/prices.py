@@ -40,8 +40,8 @@ _SECONDS_OF_A_DAY: Final = 86_400
 
 
 class Formula(NamedTuple):
-    """What stands in a line. amount None: something else than a number. key "": not ours. `since` and `until`: as the
-    shop has the window, which Tryton keeps by days."""
+    """The parts of a line's formula. amount None: it is not a number. key "": the line is not ours. `since` and
+    `until`: the shop's times, of which Tryton keeps only the days."""
 
     amount: Decimal | None
     key: str = ""
@@ -51,22 +51,23 @@ class Formula(NamedTuple):
 
 
 class Prices:
-    """Of the price lists of one company."""
+    """The prices in the price lists of one company."""
 
     def __init__(self, rpc: Rpc, master: MasterData) -> None:
         self._rpc = rpc
         self._master = master
         self._ids: dict[str, int] = {}
-        """Where our keys were seen last: a search by them reads every line, since no index has them."""
-        self._read_to = 0  # the line up to which the keys of all were read
+        """The line where each key of ours was last seen. No index has the keys, so a search for one reads every
+        line."""
+        self._read_to = 0  # up to this line all keys were read
         self._looked_at: dict[ErpRef, Row] = {}
         self._lock, self._reading = Lock(), Lock()
 
     def read(self, refs: Collection[ErpRef]) -> dict[ErpRef, Observed]:
-        """As they are now."""
+        """Prices as they are now; missing ones are left out."""
         rows = self._by_ref(refs)
         with self._lock:
-            if len(self._looked_at) > _PAGE:  # those of which nothing was to be changed
+            if len(self._looked_at) > _PAGE:  # prices that were looked at and needed no change
                 self._looked_at.clear()
             self._looked_at |= rows
         return {ref: self._observed(row) for ref, row in rows.items()}
@@ -76,7 +77,7 @@ class Prices:
         return HowFar.DONE if seen and seen.key >= step.key else HowFar.NOT_DONE
 
     def find(self, fields: Fields) -> list[int]:
-        """By item and list."""
+        """Ids of lines by item, price list or id; SettingsError for other fields."""
         if unknown := sorted(fields.keys() - {*_SOUGHT}):
             raise SettingsError(f"Tryton's price lists have no {', '.join(unknown)}", f"look for {', '.join(_SOUGHT)}")
         domain: list[Any] = []
@@ -91,18 +92,19 @@ class Prices:
         return [row["id"] for row in self._rpc.search(_MODEL, domain, ["id"], _MANY)]
 
     def found(self, ids: Sequence[int]) -> list[Found]:
-        """In the order of the ids."""
+        """Prices in the order of the ids."""
         rows = {row["id"]: row for row in self._rpc.among(_MODEL, "id", ids, _READ)}
         return [Found(_ref(rows[one]), self._observed(rows[one])) for one in ids if one in rows]
 
     def keys(self, after: int, limit: int) -> tuple[list[tuple[int, ErpRef]], int | None]:
-        """By rising ids, those of one item at an amount: the next `after`, None at the end."""
+        """Ids and keys of lines that price one item, above `after`, rising; then the next `after`, None on the last
+        page."""
         domain = [("id", ">", after), ("product", "!=", None), ("price_list.company", "=", self._master.company)]
         rows = self._rpc.search(_MODEL, domain, ["formula"], limit)
         return [(row["id"], _ref(row)) for row in rows], rows[-1]["id"] if len(rows) == limit else None
 
     def do(self, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> list[StepResult]:
-        """All in one call."""
+        """Does all steps in one call."""
         there = self._there(verb, [step.ref for step in steps])
         known = [self._known(step, there.get(step.ref)) for step in steps]
         todo = {number: step for number, step in enumerate(steps) if known[number] is None}
@@ -132,8 +134,8 @@ class Prices:
         return [known[number] or results[number] for number in range(len(steps))]
 
     def _there(self, verb: Verb, refs: Sequence[ErpRef]) -> Mapping[ErpRef, Row]:
-        """As they were just looked at, once: where one is no longer so, its stamp keeps Tryton from writing it. Others,
-        and those that are to be made, as they are now."""
+        """The rows of the steps' prices. A row that was just read is used once more: if it has changed since, its stamp
+        makes Tryton refuse the write. The others are read now, as are all for a create."""
         if verb == "create":
             return self._by_ref(refs, searched=False)
         with self._lock:
@@ -141,14 +143,14 @@ class Prices:
         return self._by_ref([ref for ref in refs if ref not in seen]) | seen
 
     def _without_ours(self, todo: Mapping[int, Step], failed: Mapping[int, Failure]) -> dict[int, Failure]:
-        """Without the conflicts with ourselves: of a call that arrives twice the second is refused."""
+        """Drops conflicts with our own call: if a call arrives twice, Tryton refuses the second."""
         moved = [number for number, error in failed.items() if isinstance(error, ConflictError)]
         now = self._by_ref([todo[number].ref for number in moved])
         ours = {n for n in moved if isinstance(self._known(todo[n], now.get(todo[n].ref)), Observed)}
         return {number: error for number, error in failed.items() if number not in ours}
 
     def _known(self, step: Step, row: Row | None) -> StepResult | None:
-        """What is said of a step without doing it; None: it is to be done."""
+        """The result of a step if it is known without a call; None if the step is still to be done."""
         if step.verb == "adopt":
             return NotDone(HoldError("a price is not linked", "let the shop's price be made there", "decision"))
         if row is None:
@@ -167,7 +169,7 @@ class Prices:
         return None
 
     def _all_values(self, todo: Mapping[int, Step]) -> tuple[dict[int, Failure], dict[int, dict[str, Any]]]:
-        """What to write, and what cannot be written."""
+        """The values to write, and the steps that have none because of an error."""
         self._master.items({str(step.want.fields["sku"]) for step in todo.values()})  # in one call
         failed: dict[int, Failure] = {}
         values: dict[int, dict[str, Any]] = {}
@@ -199,7 +201,7 @@ class Prices:
         }
 
     def _days(self, since: datetime | None, until: datetime | None) -> tuple[date | None, date | None]:
-        """The first and the last day. Until midnight, or the last second before it: both are the day that ends."""
+        """The first and the last day. Both midnight and the last minute before it end a day."""
         zone = self._master.zone
         for moment, told in ((since, "begins"), (until, "ends")):
             if moment is None:
@@ -213,8 +215,8 @@ class Prices:
         return since.astimezone(zone).date() if since else None, last.date() if last else None
 
     def _read_back(self, done: Mapping[int, Step], made: Mapping[int, int], calls: WriteCalls) -> dict[int, StepResult]:
-        """As Tryton has them now; what it keeps otherwise is held, and a new one taken back. Nothing in Tryton keeps a
-        key from being there twice: of two that were made at once the first is the price."""
+        """The results, as Tryton has the prices now. If Tryton did not keep a value, the step is held and a new line is
+        deleted. Nothing in Tryton keeps a key unique: if two lines were made at once, the older is the price."""
         rows = self._by_ref([step.ref for step in done.values()], searched=not made)
         results: dict[int, StepResult] = {}
         for number, step in done.items():
@@ -239,8 +241,9 @@ class Prices:
         return NotDone(error, self._observed(row))
 
     def _by_ref(self, refs: Collection[ErpRef], searched: bool = True) -> dict[ErpRef, Row]:
-        """Those that are known, or that have come since; of two with one key the older one. `searched`: the others are
-        looked for in all lines, which takes long: who makes prices sees their doubles by `_look_beside`."""
+        """The rows of prices, from lines known or new since the last look; of two lines with one key, the older.
+        searched: look for the rest in all lines, which takes long. A create does without: `_look_beside` finds its
+        doubles."""
         ours = {ref.external: ref for ref in refs if not ref.external.startswith(BY_HAND)}
         hand = {int(ref.external[len(BY_HAND) :]) for ref in refs if ref.external[len(BY_HAND) :].isdigit()}
         found = self._by_ids(self._known_ids(ours) | hand)
@@ -261,14 +264,14 @@ class Prices:
         return self._rows(self._rpc.among(_MODEL, "id", ids, _READ))
 
     def _rows(self, rows: Sequence[Row]) -> dict[ErpRef, Row]:
-        """By their keys, which are kept; rows are in the order of their ids."""
+        """The rows by key; remembers their ids. rows: in the order of their ids."""
         found = {_ref(row): row for row in reversed(rows)}
         self._remember((ref.external, row["id"]) for ref, row in found.items())
         return found
 
     def _look_through(self, missing: Iterable[str]) -> None:
-        """The keys of all lines that have come since the last time, at first of all, as long as they are not too many
-        to be kept in mind. missing: keys that are not where they were."""
+        """Reads the keys of all lines that came since the last time (at first, of all), up to a number that fits into
+        memory. missing: keys whose line is no longer where it was."""
         with self._lock:
             for key in missing:
                 self._ids.pop(key, None)
@@ -282,8 +285,9 @@ class Prices:
                     self._read_to = one
 
     def _look_beside(self, made: Mapping[int, Mapping[str, Any]], calls: WriteCalls) -> None:
-        """The keys of all lines of the same lists and items: another may have made the same at once. A younger line of
-        the same formula is of a call that arrived twice: no stamp refuses that, so it is deleted. made: by id."""
+        """Reads the keys of all lines with the same lists and items, since another process may have made the same price
+        at once. A younger line with the same formula comes from a call that arrived twice. No stamp refuses that, so
+        the line is deleted. made: values by id."""
         lists, items = ({values[name] for values in made.values()} for name in ("price_list", "product"))
         rows = self._rpc.among(_MODEL, "product", items, ["formula"], ("price_list", "in", sorted(lists)))
         ours = {str(values["formula"]): one for one, values in made.items()}
@@ -292,12 +296,12 @@ class Prices:
         self._remember((_ref(row).external, row["id"]) for row in reversed(rows))
 
     def _remember(self, ids: Iterable[tuple[str, int]]) -> None:
-        """Of two with one key the last that is told."""
+        """Remembers the ids; if a key comes twice, the last one."""
         with self._lock:
             self._ids |= dict(ids)
 
     def _observed(self, row: Row) -> Observed:
-        """Its stamp is of what the record has."""
+        """The stamp covers only what the record has."""
         formula, of_list = formula_in(str(row["formula"])), row["price_list."]
         names = {theirs: ours for ours, theirs in self._master.settings.price_lists.items()}
         gone = row["end_date"] == _GONE
@@ -322,7 +326,7 @@ class Prices:
         return Observed(record, milestone, reference, stamp, formula.step, "removed" if gone else "in the list")
 
     def _window(self, row: Row, formula: Formula) -> tuple[datetime | None, datetime | None]:
-        """As the shop has it, where Tryton's days are still those; else from midnight to midnight."""
+        """The shop's times, if Tryton's days still are theirs; else midnight to midnight."""
         first, last = row["start_date"], row["end_date"]
         try:
             ours = self._days(formula.since, formula.until)
@@ -334,7 +338,7 @@ class Prices:
 
 
 def _changes(row: Row, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the values a line has not: Tryton looks through all that is written."""
+    """The values that differ from the line: Tryton validates whatever is written."""
     now = {**row, "product": (row["product."] or {}).get("id"), "price_list": row["price_list."]["id"]}
     return {name: value for name, value in values.items() if now[name] != value}
 
@@ -344,12 +348,12 @@ def _taken_back(line: int, calls: WriteCalls) -> bool:
 
 
 def sequence(dated: bool, least: Decimal) -> int:
-    """The place in a list: the first line that fits is taken."""
+    """The line's place in its list: Tryton takes the first line that fits."""
     return (0 if dated else _LAST // 2) + max(0, _LAST // 4 - int(least))
 
 
 def formula_in(text: str) -> Formula:
-    """What stands in a line's formula."""
+    """Parses the formula of a line."""
     found = _MARK.match(text)
     amount, key, step, since, until = found.groups() if found else (text.partition("#")[0].strip(), "", "0", None, None)
     try:
@@ -361,7 +365,8 @@ def formula_in(text: str) -> Formula:
 
 
 def formula_of(of: Formula) -> str:
-    """The other way. What is evaluated is the amount, which has a point so that it is no whole number there."""
+    """The formula of a line. Tryton evaluates the amount; it always has a point, because Tryton wants no integer
+    there."""
     window = f" from {of.since.isoformat()}" if of.since else ""
     window += f" until {of.until.isoformat()}" if of.until else ""
     amount = f"{of.amount:f}"

@@ -1,4 +1,4 @@
-"""Sales of Tryton as they are now. An order with its lines, deliveries and invoices is one call, and so one moment."""
+"""Reads sales. An order with its lines, deliveries and invoices is one call, and so one moment."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _CREDIT: Final = (
 
 
 def by_refs(rpc: Rpc, web_shop: int, refs: Collection[ErpRef]) -> list[dict[str, Any]]:
-    """By our keys, and by Tryton's own for what has none."""
+    """Sales by our keys; those that have none of ours, by `hand:` and their id."""
     ours = [ref.external for ref in refs if not ref.external.startswith(BY_HAND)]
     hand = ids_of(ref.external.removeprefix(BY_HAND) for ref in refs if ref.external.startswith(BY_HAND))
     found = rpc.among(MODEL, "web_id", ours, NAMES, ("web_shop", "=", web_shop))
@@ -52,36 +52,36 @@ def by_refs(rpc: Rpc, web_shop: int, refs: Collection[ErpRef]) -> list[dict[str,
 
 
 def ids_of(texts: Iterable[str]) -> list[int]:
-    """Those that can be ids of Tryton's."""
+    """The texts that can be ids of Tryton's."""
     return [int(text) for text in texts if text.isascii() and text.isdigit() and len(text) < _ID_DIGITS]
 
 
 def by_ids(rpc: Rpc, ids: Collection[int]) -> list[dict[str, Any]]:
-    """By Tryton's own."""
+    """Sales by Tryton's ids."""
     return rpc.among(MODEL, "id", ids, NAMES)
 
 
 def keys(rpc: Rpc, ids: Collection[int]) -> list[dict[str, Any]]:
-    """Of sales, what tells whether they have a key of ours."""
+    """Web shop and web ID of sales, which make our key."""
     return rpc.among(MODEL, "id", ids, ("web_shop", "web_id"))
 
 
 def coming_back(rpc: Rpc, orders: Collection[int]) -> list[dict[str, Any]]:
-    """Sales that were made of these: returns and refunds, ours and those made by hand."""
+    """Sales made from these orders: returns and refunds, ours and those made by hand."""
     origins = [f"{MODEL},{one}" for one in orders]
     return rpc.among(MODEL, "origin", origins, _BACK, ("state", "!=", "cancelled"))
 
 
 def credit_notes(rpc: Rpc, invoice_lines: Collection[int]) -> list[dict[str, Any]]:
-    """Credit notes that were made of invoices, whole: they hang on the invoices' lines, and on no order."""
+    """Credit notes made from invoices, with all their lines. They refer to the invoices' lines and to no order."""
     origins = [f"{INVOICE_LINE},{one}" for one in invoice_lines]
     lines = rpc.among(INVOICE_LINE, "origin", origins, ["invoice"], ("invoice.state", "!=", "cancelled"))
     return rpc.among("account.invoice", "id", {line["invoice"] for line in lines}, _CREDIT)
 
 
 def ref_of(row: Row, web_shop: int) -> ErpRef:
-    """What a sale is known by: our key has its kind. One that was typed in by hand is a return where only goods come
-    back, a refund where only money does."""
+    """What the sink calls a sale. A key of ours names its kind. A sale typed in by hand is a return if it only takes
+    goods back, a refund if it only gives money back, and else an order."""
     if is_ours(row, web_shop):
         return ErpRef(_kind_in(row["web_id"]), row["web_id"])
     lines = [line for line in row["lines."] if line["type"] == "line" and line["quantity"]]
@@ -92,18 +92,18 @@ def ref_of(row: Row, web_shop: int) -> ErpRef:
 
 
 def _kind_in(key: str) -> Kind:
-    """The second part of our key, which may have a series behind it: `shop/return.stores/7/1`."""
+    """The kind in the second part of our key, which may have a series behind it: `shop/return.stores/7/1`."""
     named = key.partition("/")[2].partition("/")[0].partition(".")[0]
     return next((kind for kind in SALES if kind == named), SALES[0])
 
 
 def is_ours(row: Row, web_shop: int) -> bool:
-    """Whether it has a key of ours. A copy keeps comment and notes, and has none."""
+    """Whether a sale has a key of ours. A copy keeps comment and notes, but has no key."""
     return bool(row["web_id"]) and row["web_shop"] == web_shop
 
 
 def stamps(rows: Iterable[Row]) -> dict[str, str]:
-    """Of the heads and of all lines: a line that is written alone leaves its head's stamp as it was."""
+    """The stamps of heads and lines: if only a line is written, its head keeps its stamp."""
     found: dict[str, str] = {}
     for row in rows:
         found |= stamps_of(MODEL, [row]) | stamps_of(LINE, row["lines."])
@@ -111,12 +111,12 @@ def stamps(rows: Iterable[Row]) -> dict[str, str]:
 
 
 def same_stamps(one: Row, other: Row | None) -> bool:
-    """Whether nobody has touched a sale between two reads."""
+    """Whether a sale is unchanged between two reads."""
     return other is not None and stamps([one]) == stamps([other])
 
 
 def moved(rpc: Rpc, rows: Mapping[int, Row]) -> Sequence[int]:
-    """Those (by their number) that are no longer as they were read."""
+    """The numbers of the sales that have changed since they were read."""
     names = ("_timestamp", "lines._timestamp")
     now = {row["id"]: row for row in rpc.among(MODEL, "id", [row["id"] for row in rows.values()], names)}
     return [number for number, row in rows.items() if not same_stamps(row, now.get(row["id"]))]

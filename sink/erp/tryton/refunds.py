@@ -1,4 +1,4 @@
-"""Refunds: sales of negative amounts, made of their order and invoiced at once: the credit note stays a draft."""
+"""Refunds: sales of negative amounts, made from their order and invoiced at once. The credit note stays a draft."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Refunds(OfAnOrder):
     dated: ClassVar[str] = "refunded_at"
 
     def target(self, goal: Milestone) -> str:
-        """A draft of a credit note comes of a sale in processing. Where orders are confirmed by a person, so are
-        these: they stay drafts of a sale."""
+        """Tryton drafts the credit note once the sale is processing. If people confirm orders, they confirm refunds
+        too: the sale stays a draft."""
         return "draft" if self._master.settings.orders.goal in ("draft", "quotation") else "processing"
 
     def record(self, row: Row) -> tuple[ErpRecord, Mapping[Decimal, Sums]]:
-        """Its order, and its components, whose amounts Tryton has as negative ones."""
+        """Its order and its components. Tryton has their amounts with the opposite sign."""
         currency = row["currency."]
         minor = Decimal(1).scaleb(-currency["digits"])
         read = lines.read("refund", row["lines."], self._master, minor, self.is_ours(row), -1)
@@ -38,9 +38,9 @@ class Refunds(OfAnOrder):
         return ErpRecord("refund", fields, read.parts), read.rates
 
     def once(self, step: Step) -> Values:
-        """Nothing comes in, and the credit note is made at once."""
+        """No goods come in, and Tryton drafts the credit note at once."""
         return {**self.conditions(), "invoice_method": "order", "shipment_method": "manual"}
 
     def rows_of(self, step: Step, order: Row) -> list[dict[str, Any]]:
-        """Each component on a line of its own."""
+        """One line for each component."""
         return lines.values(step.want, self._master, self.scale(str(step.want.fields.get("currency"))), -1)

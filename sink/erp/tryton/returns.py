@@ -1,4 +1,4 @@
-"""Returns: sales of negative quantities at no price, made of their order. Goods come back by them, and no money."""
+"""Returns: sales of negative quantities at price 0, made from their order. They bring goods back, and no money."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Returns(OfAnOrder):
     dated: ClassVar[str] = "returned_at"
 
     def record(self, row: Row) -> tuple[ErpRecord, Mapping[Decimal, Sums]]:
-        """Its order, and what of it came back."""
+        """Its order, and the goods that came back."""
         fields: dict[str, Value] = {
             "number": row["reference"] or None,
             "order": self.order_ref(row),
@@ -53,11 +53,11 @@ class Returns(OfAnOrder):
         return child[1] if child else f"{BY_HAND}{line['id']}", found
 
     def once(self, step: Step) -> Values:
-        """Goods come in, and nothing is invoiced."""
+        """Tryton makes the shipment, and no invoice."""
         return {**self.conditions(), "invoice_method": "manual", "shipment_method": "order"}
 
     def rows_of(self, step: Step, order: Row) -> list[dict[str, Any]]:
-        """Of the lines that were sold."""
+        """One line for each line that came back."""
         return [self._value(key, fields, order) for _, key, fields in lines.children(step.want)]
 
     def _value(self, key: str, fields: Fields, order: Row) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Calls to Tryton: JSON over HTTP, one session for all threads.
 
-Each call is a transaction of Tryton's own. What writes goes through WriteCalls, which have the time and the session of
-one `apply`; all else only reads.
+Each call is one transaction of Tryton's. All writes go through WriteCalls, which has the deadline and the session of
+one `apply`. Everything else only reads.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from sink.erp.tryton import errors
 
 Row = Mapping[str, Any]
 Stamps = Mapping[str, str]
-"""`model,id` → the `_timestamp` that was read of it: a write of one that has another by now is refused."""
+"""`model,id` → the `_timestamp` that was read. Tryton refuses to write a record whose `_timestamp` is another one by
+now."""
 
 _IDLE: Final = 1.0
-"""Seconds after which a connection is not used again. The server closes idle ones, and a call on one that is just being
-closed would look as if its outcome were unknown."""
+"""Seconds after which an idle connection is not used again. The server closes idle connections, and a call on one that
+is just being closed would seem to have an unknown outcome."""
 _MANY: Final = 1_000
 _PARTS: Final = ("year", "month", "day", "hour", "minute", "second", "microsecond")
 
 
 class Rpc:
-    """One log-in. `company`: the name of the one to work in; "": the user's own."""
+    """One log-in. `company`: the name of the company to work in; "": the user's own."""
 
     def __init__(
         self, url: str, database: str, user: str, password: str, company: str, timeout: float, connections: int
@@ -49,12 +50,12 @@ class Rpc:
         self._context: dict[str, Any] = {}
 
     def call(self, model: str, method: str, *args: Any, **context: Any) -> Any:
-        """Reads. Floats come as Decimal, times with a zone. RetryError where Tryton cannot be reached, StopError where
-        it refuses us, HoldError where it refuses this one call."""
+        """Calls a method that only reads. Floats come as Decimal, times with a zone. RetryError: Tryton cannot be
+        reached. StopError: it refuses us. HoldError: it refuses this one call."""
         return self.ask(f"model.{model}.{method}", [*args], context)
 
     def ask(self, method: str, args: Sequence[Any], context: Mapping[str, Any] = {}) -> Any:
-        """The same by the whole name of a method. It logs in again where the session has ended."""
+        """Calls a method by its full name. Logs in again if the session has ended."""
         session = self.session()
         try:
             return self.send(session, method, args, context)
@@ -70,22 +71,22 @@ class Rpc:
         limit: int | None = None,
         order: Sequence[tuple[str, str]] = (("id", "ASC"),),
     ) -> list[dict[str, Any]]:
-        """Rows of a model, by rising ids. `lines.note` in names: row["lines."] is a list of {"id", "note"}, of a link
-        to one record a dict."""
+        """Rows of a model, by rising ids. For `lines.note` in names, row["lines."] is a list of {"id", "note"}; for a
+        link to one record it is a dict."""
         return list(self.call(model, "search_read", domain, 0, limit, order, names))
 
     def among(
         self, model: str, name: str, values: Collection[Any], names: Sequence[str], *more: Any
     ) -> list[dict[str, Any]]:
-        """Rows of which a field has one of these values, and that meet `more`, clauses of a domain. Without a value,
-        and so without a call, none."""
+        """Rows that have one of these values in a field and meet `more`, clauses of a domain. No values: no call, no
+        rows."""
         wanted, found = sorted(set(values)), []
         for start in range(0, len(wanted), _MANY):
             found += self.search(model, [(name, "in", wanted[start : start + _MANY]), *more], names)
         return found
 
     def session(self) -> str:
-        """The session, as the header Authorization has it; logs in where there is none."""
+        """The session, as the value of the header Authorization. Logs in if there is none."""
         with self._lock:
             if not self._session:
                 self._session = self._log_in()
@@ -93,18 +94,18 @@ class Rpc:
 
     @property
     def company(self) -> int:
-        """The one to work in."""
+        """Id of the company to work in."""
         self.session()
         return int(self._context["company"])
 
     def forget(self, session: str) -> None:
-        """It has ended."""
+        """Drops a session that has ended."""
         with self._lock:
             if self._session == session:
                 self._session = ""
 
     def close(self) -> None:
-        """Logs out where that can be done, and closes all connections."""
+        """Logs out if possible, and closes all connections."""
         with suppress(OrdertapError):
             if self._session:
                 self.send(self._session, "common.db.logout", [], None)
@@ -112,7 +113,7 @@ class Rpc:
         self._client.close()
 
     def send(self, session: str, method: str, args: Sequence[Any], context: Mapping[str, Any] | None) -> Any:
-        """One call. context: None for a method that has none."""
+        """Makes one call. context: None for a method that takes none."""
         params = [*args] if context is None else [*args, {**self._context, **context}]
         body = json.dumps({"id": 1, "method": method, "params": params}, default=_encoded, allow_nan=False)
         headers = {"Content-Type": "application/json"} | ({"Authorization": session} if session else {})
@@ -139,7 +140,7 @@ class Rpc:
         return session
 
     def _company_id(self, session: str) -> int:
-        """Of the company that is named in the settings, else of the user's own."""
+        """Id of the company of the settings, or else of the user's own."""
         prefers = self.send(session, "model.res.user.get_preferences", [True], {})
         every = [*prefers.get("companies", ())]
         if not self._company and prefers.get("company"):
@@ -156,32 +157,33 @@ class Rpc:
 
 
 class WriteCalls:
-    """The calls of one `apply` that write: none is sent where a look at the clock just before says that its time is
-    over, and none under another session. That keeps nobody from writing, for the next `apply` logs in again; but where
-    the session was ended in between, what became of the steps is asked before they go on."""
+    """The writing calls of one `apply`. Before each call the clock is looked at; once the deadline has passed, nothing
+    more is sent. All calls use one session. If it is ended in between, the rest is not sent: what became of the steps
+    is asked first, and the next `apply` logs in again."""
 
     def __init__(self, rpc: Rpc, not_after: datetime) -> None:
         self._rpc = rpc
         self._not_after = not_after
         self._session = rpc.session()
-        self.sent = 0  # whatever became of them
+        self.sent = 0  # calls sent, whatever became of them
 
     def call(self, model: str, method: str, *args: Any, stamps: Stamps | None = None) -> Any:
-        """Writes, or presses a button. StaleError where a record has another stamp by now, HoldError where Tryton
-        refuses it: nothing was changed by this call. ConflictError: the time is over, and nothing was sent. RetryError:
-        nobody knows."""
+        """Writes, or presses a button. StaleError: a record has another stamp by now. HoldError: Tryton refuses it.
+        Either way this call changed nothing. ConflictError: the deadline has passed, and nothing was sent. RetryError:
+        the outcome is unknown."""
         return self.send(f"model.{model}.{method}", args, {"_timestamp": dict(stamps)} if stamps else {})
 
     def wizard(self, name: str, state: str, data: Mapping[str, Any], model: str, ids: Sequence[int]) -> None:
-        """Goes through one page of a wizard, on these records: `state` is its button's, `data` what the page has."""
+        """Goes through one page of a wizard for these records. `state`: the name of its button. `data`: the page's
+        values."""
         context = {"active_model": model, "active_id": ids[0], "active_ids": [*ids]}
         found, *_ = self._rpc.ask(f"wizard.{name}.create", [], context)
         self.send(f"wizard.{name}.execute", [found, data, state], context)
-        with suppress(RetryError, HoldError):  # the page was gone through; Tryton forgets it by itself
+        with suppress(RetryError, HoldError):  # the wizard is done; Tryton deletes its session by itself later
             self._rpc.ask(f"wizard.{name}.delete", [found], context)
 
     def send(self, method: str, args: Sequence[Any], context: Mapping[str, Any]) -> Any:
-        """All that writes goes through here."""
+        """Every write goes through here."""
         if now() >= self._not_after:
             raise ConflictError("the time for this call is over")
         self.sent += 1
@@ -193,7 +195,7 @@ class WriteCalls:
 
 
 def _seen(company: int, name: str, prefers: Mapping[str, Any]) -> int:
-    """The company, where the user sees what it has."""
+    """The company, if the user can see its records; StopError if not."""
     if prefers.get("company_filter") != "one" or prefers.get("company") == company:
         return company
     hint = f"make {name!r} the company of that user, or let its Company Filter be All"
@@ -201,19 +203,19 @@ def _seen(company: int, name: str, prefers: Mapping[str, Any]) -> int:
 
 
 def now() -> datetime:
-    """The clock that `not_after` is compared with: this machine's. Tryton's server looks at no clock of ours, and what
-    it has received may take effect until its own time limits are over (`settles_within`). A process that is frozen
-    between this look and the sending sends later than that."""
+    """The clock that `not_after` is compared with: this machine's. Tryton's server checks no deadline of ours: a call
+    that it has received may take effect until its own time limits have passed (`settles_within`). If this process
+    freezes between the look and the sending, the call goes out later still."""
     return datetime.now(UTC)
 
 
 def stamps_of(model: str, rows: Iterable[Row]) -> dict[str, str]:
-    """Of rows that were read with `_timestamp`."""
+    """The stamps of rows that were read with `_timestamp`."""
     return {f"{model},{row['id']}": row["_timestamp"] for row in rows}
 
 
 def _encoded(value: object) -> object:
-    """As Tryton writes what JSON has not."""
+    """Values that JSON does not have, in Tryton's notation."""
     match value:
         case Decimal():
             return {"__class__": "Decimal", "decimal": str(value)}

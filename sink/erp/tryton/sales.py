@@ -1,4 +1,4 @@
-"""What a sale of Tryton has become, and what its comment says: the same for orders, returns and refunds. Pure."""
+"""What a sale has become, and what its comment says: the same for orders, returns and refunds. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sink.erp.tryton import notes
 Row = Mapping[str, Any]
 
 STATES: Final = ("draft", "quotation", "confirmed", "processing", "done")
-"""Of a sale, in their order; `cancelled` beside them."""
+"""The states of a sale in their order, without `cancelled`."""
 _BEFORE: Final = {"draft": Milestone.DRAFT, "quotation": Milestone.CONFIRMED, "confirmed": Milestone.CONFIRMED}
 _BY_INVOICE: Final = {
     "paid": Milestone.PAID, "partially paid": Milestone.INVOICED, "awaiting payment": Milestone.INVOICED,
@@ -27,12 +27,13 @@ _IN_COMMENT: Final[Mapping[Kind, tuple[str, ...]]] = {
     "return": ("returned_at",),
     "refund": ("refunded_at", "means"),
 }
-"""Fields of the head that Tryton has no field for."""
+"""The head's fields that Tryton has no field for."""
 
 
 def milestone(kind: Kind, row: Row) -> Milestone | None:
-    """What it has become. A credit note is a draft until it is posted, whatever its sale; what was taken back in
-    processing stays `done` in Tryton, and is cancelled all the same."""
+    """How far the sale has got; None for a state that the sink does not know. A credit note is a draft until it is
+    posted, whatever the state of its sale. A sale cancelled in processing becomes `done` in Tryton, and counts as
+    cancelled."""
     state = row["state"]
     if state == "cancelled" or is_undone(row):
         return Milestone.CANCELLED
@@ -47,7 +48,7 @@ def milestone(kind: Kind, row: Row) -> Milestone | None:
 
 
 def is_undone(row: Row) -> bool:
-    """Whether all that came of it in processing was cancelled, and Tryton was told to leave it so."""
+    """Whether everything that came of it in processing was cancelled, and Tryton was told not to make it again."""
     if row["state"] not in ("processing", "done") or (row["invoice_state"], row["shipment_state"]) != ("none", "none"):
         return False
     moves = [move["state"] for line in row["lines."] for move in line["moves."]]
@@ -55,17 +56,17 @@ def is_undone(row: Row) -> bool:
 
 
 def stamp(record: ErpRecord, row: Row) -> str:
-    """Of the record and of the state, with slips that lie there. Not of Tryton's own stamps: those go with each call as
-    they were just read."""
+    """A stamp of the record, the states and the open slips. Tryton's own stamps are not in it: each call carries those
+    as they were just read."""
     slips = sum(one["state"] == "draft" for one in row["amendments."])
     states = (row["state"], row["invoice_state"], row["shipment_state"], str(slips), str(_amended_by(row)))
     return ":".join((content(record), *states, beside_slips(record)))
 
 
 class SaleStamp(NamedTuple):
-    """A stamp, taken apart. slips: of those that are not validated yet. amended_by: the key of our step whose slip was
-    validated last; 0 where that was a clerk's, or there is none. beside: of what no slip changes; "" where an earlier
-    release wrote the stamp."""
+    """The parts of a stamp. slips: how many are not validated yet. amended_by: the key of our step whose slip was
+    validated last; 0 if a clerk's was, or none. beside: a digest of what no slip changes; "" in a stamp of an earlier
+    release."""
 
     content: str
     state: str
@@ -77,13 +78,13 @@ class SaleStamp(NamedTuple):
 
 
 def standing(stamp: str) -> SaleStamp:
-    """What a stamp says; one that an earlier release wrote down has no last parts."""
+    """Takes a stamp apart. A stamp of an earlier release lacks the last parts."""
     content_, state, invoice, shipment, slips, *rest = stamp.split(":")
     return SaleStamp(content_, state, invoice, shipment, int(slips), int(rest[0]) if rest else 0, "".join(rest[1:]))
 
 
 def slip_of(key: int) -> str:
-    """What an amendment is named by, that is made for our step."""
+    """The description of the amendment that our step makes."""
     return f"{_SLIP}{key}"
 
 
@@ -95,25 +96,25 @@ def _amended_by(row: Row) -> int:
 
 
 def content(record: ErpRecord) -> str:
-    """A digest of what the shop owns of it."""
+    """A digest of what the shop owns of a document."""
     rows = [(part, key, _plain(fields)) for part, some in record.parts.items() for key, fields in some.items()]
     told = repr((_plain(record.fields), sorted(rows)))
     return hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
 
 
 def beside_slips(record: ErpRecord) -> str:
-    """A digest of what no slip changes: our number of it, and what its comment says."""
+    """A digest of what no slip changes: the shop's number, and the fields in the comment."""
     names = ("number", *_IN_COMMENT[record.kind])
     return content(ErpRecord(record.kind, {name: record.fields[name] for name in names if name in record.fields}))
 
 
 def comment(kind: Kind, text: str | None, fields: Fields, key: int) -> str:
-    """The comment with our line in it. key: of the step."""
+    """The comment with our line in it. key: the step's."""
     return notes.written(text, {"key": key, **{name: fields[name] for name in _IN_COMMENT[kind] if name in fields}})
 
 
 def commented(kind: Kind, text: str | None) -> tuple[int, Fields]:
-    """The key of the last step, and fields. Where somebody emptied the comment it has neither, and nothing is said."""
+    """The key of the last step, and the fields in the comment. If somebody emptied it: 0, and no fields."""
     data = notes.read(text)
     types = {name: FIELDS[kind][name] for name in _IN_COMMENT[kind]}
     key = data.get("key")

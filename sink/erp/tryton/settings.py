@@ -1,4 +1,4 @@
-"""What can be set for Tryton. What it is called there is given by the names that people see."""
+"""The settings of Tryton. Things in Tryton are given by the names that people see there."""
 
 from __future__ import annotations
 
@@ -90,16 +90,16 @@ class TrytonSettings(BaseModel):
 
     @property
     def goal(self) -> Milestone:
-        """How far an order is taken."""
+        """The milestone that orders are taken to."""
         return _MILESTONES[self.orders.goal]
 
     @property
     def zone(self) -> ZoneInfo:
-        """The shop's."""
+        """The shop's time zone."""
         return ZoneInfo(self.time_zone)
 
     def state_of(self, goal: Milestone) -> SaleState:
-        """The state of a sale that stands for a goal."""
+        """The state of a sale at a milestone."""
         if goal is Milestone.DRAFT:
             return "draft"
         if goal is not Milestone.CONFIRMED:
@@ -107,12 +107,13 @@ class TrytonSettings(BaseModel):
         return "confirmed" if self.orders.goal == "confirmed" else "quotation"
 
     def item(self, kind: str, rate: Decimal) -> str:
-        """The code of the service product of a kind of charge, or else of charges, at a rate in percent."""
+        """The code of the service product for a kind of charge at a rate in percent. A kind without a code of its own
+        takes that of `charge`."""
         pattern = self.items.get(kind) or _ITEMS.get(kind) or self.items.get("charge") or _ITEMS["charge"]
         return pattern.replace("{rate}", f"{rate.normalize():f}")
 
     def tax_name(self, rate: Decimal) -> str | None:
-        """The tax that is named for a rate."""
+        """The name that the settings give for the tax of a rate in percent."""
         return next((name for one, name in self.taxes.items() if Decimal(one) == rate), None)
 
     @field_validator("taxes")

@@ -1,6 +1,6 @@
-"""What must be in a Tryton before the first order comes: what of it is lacking, and how each is made.
+"""What a Tryton must have before the first order comes: what it lacks, and how each of these things is made.
 
-It only adds: what is there already, and how the house calculates, is left to people.
+It only adds. People decide about what exists already, and about how the company calculates.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _AT_MOST: Final = timedelta(minutes=5)
 
 
 class TrytonSetup:
-    """Of one shop, with the log-in of the settings or another one, in the company of the settings' user all the same:
-    an administrator's own may be another."""
+    """The setup for one shop. It may use another log-in than the sink's, such as an administrator's, but works in the
+    company of the sink's user."""
 
     def __init__(self, settings: TrytonSettings, sells: Sells, other: LogIn | None = None) -> None:
         if other:
@@ -38,7 +38,7 @@ class TrytonSetup:
         self._needs = Needs(self._rpc, MasterData(self._rpc, settings), sells)
 
     def lacks(self) -> Sequence[Lack]:
-        """As the contract says; what documents refer to first comes first."""
+        """What is missing. What other things refer to comes first."""
         return [*self._needs.lacks()]
 
     def close(self) -> None:
@@ -52,14 +52,14 @@ def _rpc(settings: TrytonSettings) -> Rpc:
 
 
 def _company_of(settings: TrytonSettings) -> str:
-    """The name of the one that the settings' user works in."""
+    """The name of the company that the sink's user works in."""
     with closing(_rpc(settings)) as rpc:
         (row,) = rpc.call("company.company", "read", [rpc.company], ["party.name"])
         return str(row["party."]["name"])
 
 
 class Needs:
-    """What the documents of a shop refer to, by the settings and by what it sells."""
+    """What a shop's documents refer to, by the settings and by what the shop sells."""
 
     def __init__(self, rpc: Rpc, master: MasterData, sells: Sells) -> None:
         self._rpc = rpc
@@ -69,7 +69,7 @@ class Needs:
         self._make = Maker(rpc, master)
 
     def lacks(self) -> Iterator[Lack]:
-        """All that is lacking now."""
+        """What is missing now."""
         self._master.forget()
         yield from self._for_every_order()
         yield from self._price_lists()
@@ -119,7 +119,7 @@ class Needs:
                 yield Lack(_NO_LIST.format(name), how, partial(self._make.price_list, name, sold[ours]))
 
     def _of_a_rate(self, rate: Decimal, taken: set[str]) -> Iterator[Lack]:
-        """Its tax, and the items that have it. taken: codes that one of another rate has already."""
+        """A rate's tax, and the products with that tax. taken: codes that another rate already uses."""
         try:
             tax = self._master.tax(rate)
         except HoldError as error:
@@ -137,7 +137,7 @@ class Needs:
             yield from self._wrong_cent(rate)
 
     def _item(self, code: str, kind: str, rate: Decimal, tax: int, there: bool) -> Lack:
-        """there: one that may not be sold. It is left to people, who had a reason."""
+        """there: the product exists and is not salable. People decide about it, since somebody had a reason."""
         message = f"Tryton has no item {code}: a {kind} at {count(rate)} % is held"
         what, make = f"a service with the tax of {count(rate)} %", partial(self._make.item, code, rate, tax)
         if kind == "cent":
@@ -158,7 +158,7 @@ class Needs:
 
 
 class Maker:
-    """Makes one thing at a time, each by calls of their own."""
+    """Makes one thing at a time, each by calls of its own."""
 
     def __init__(self, rpc: Rpc, master: MasterData) -> None:
         self._rpc = rpc
@@ -167,42 +167,43 @@ class Maker:
 
     @cached_property
     def revenue_account(self) -> int | None:
-        """What items are sold on that nobody has said more of."""
+        """Id of the default revenue account; None if none is set."""
         name = "default_category_account_revenue"
         found: int | None = self._rpc.call("account.configuration", "read", [1], [name])[0][name]
         return found
 
     @cached_property
     def _unit(self) -> int:
-        """A piece."""
+        """Id of the unit "piece"."""
         return int(self._rpc.call("ir.model.data", "get_id", "product", "uom_unit"))
 
     def web_shop(self, warehouse: Row) -> None:
-        """With a party for its guests, which Tryton wants; nobody buys as that."""
+        """Makes the web shop, with the guest party that Tryton requires. No order is booked to it."""
         name = self._settings.web_shop
         guest = self._one("party.party", {"name": f"Guest of {name}"})
         self._one("web.shop", {"name": name, "guest_party": guest, "warehouses": [["add", [warehouse["id"]]]]})
 
     def payment_term(self) -> None:
-        """All of it, at once."""
+        """Makes a payment term: everything is due at once."""
         line = {"type": "remainder"}
         self._one("account.invoice.payment_term", {"name": self._settings.payment_term, "lines": [["create", [line]]]})
 
     def identifier_type(self, allowed: Sequence[str]) -> None:
-        """One more beside those that the house allows."""
+        """Allows one more type of identifier."""
         types = [*allowed, self._settings.tax_identifier]
         self._write("party.configuration", "write", [1], {"identifier_types": types})
 
     def price_list(self, name: str, tax_included: bool) -> None:
-        """Empty; what it has no line for is sold at the product's own price."""
+        """Makes an empty price list: a product without a line in it sells at its own price."""
         self._one("product.price_list", {"name": name, "tax_included": tax_included, "price": "list_price"})
 
     def item(self, code: str, rate: Decimal, tax: int) -> None:
-        """A service of a rate."""
+        """Makes a service product with the tax of a rate."""
         self._product(code, f"{self._settings.web_shop} {count(rate)} %", tax)
 
     def cent(self, code: str, rate: Decimal, tax: int) -> None:
-        """A service whose tax is one cent, on the accounts and in the boxes of the tax return of the rate's own."""
+        """Makes a service product whose tax is one cent, on the same accounts and tax return boxes as the rate's own
+        tax."""
         name = f"{self._settings.web_shop} cent {count(rate)} %"
         domain = [("name", "=", name), ("type", "=", "fixed"), ("company", "=", self._rpc.company)]
         rows = self._rpc.search("account.tax", domain, ["name"])
@@ -217,7 +218,7 @@ class Maker:
         return int(cent)
 
     def _boxes(self, tax: int) -> list[int]:
-        """Where the tax return has what this tax comes to."""
+        """The lines of the tax return that a tax adds to."""
         domain = [("tax", "=", tax), ("amount", "=", "tax")]
         return [row["id"] for row in self._rpc.search("account.tax.code.line", domain, ["code"])]
 
@@ -237,7 +238,7 @@ class Maker:
         )  # fmt: skip
 
     def _category(self, name: str, tax: int) -> int:
-        """Items have their tax and account by it; of those of one rate there is one."""
+        """Id of the category that gives products their tax and account: one for each rate."""
         if name not in self._categories:
             domain = [("name", "=", name), ("accounting", "=", True)]
             rows = self._rpc.search("product.category", domain, ["name"])

@@ -1,8 +1,8 @@
-"""What comes next of a step on a sale, as data, and how far a step came: both are read off the sale as it is. Pure.
+"""The next call of a step on a sale, and how far a step came: both read off the sale as it is. Pure.
 
-So a step that was left half way goes on where it was. The key of a step is written with its content; in processing an
-amendment has it first, and the sale by a write after that. The buttons that take a sale on from there write none, and
-the state tells how far they came.
+So a step that was interrupted continues where it stopped. Its key is written with its content. In processing, the
+amendment has the key first; a write to the sale follows. The buttons that move a sale on write no key: its state tells
+how far they came.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ Row = Mapping[str, Any]
 SALE: Final = "sale.sale"
 SLIP: Final = "sale.amendment"
 _ON: Final = {"draft": "quote", "quotation": "confirm", "confirmed": "process"}
-"""The button that takes a sale on from a state."""
+"""The button that moves a sale on from a state."""
 _UNTOUCHED: Final = frozenset({*_ON.values(), "draft"})
-"""Buttons that leave what the shop owns as it is."""
+"""Buttons that change nothing that the shop owns."""
 _GONE: Final = HoldError("it is no longer in the ERP", "restore it there, then `sink retry`")
 
 
 @dataclass(frozen=True)
 class Sale:
-    """As Tryton has it, and as it is shown to the planner."""
+    """A sale as Tryton has it, and as the planner sees it."""
 
     row: Row
     observed: Observed
 
 
 class Call(NamedTuple):
-    """The next call for one sale. Those of the same model and method are made together: `args` are put in a row, as ids
-    of a button or values of a create in one list. `page`: of a wizard, which goes through one sale at a time."""
+    """The next call for one sale. Calls of the same model and method are sent as one: their `args` are joined, as ids
+    for a button or values for a create. `page`: for a wizard, which takes one sale at a time."""
 
     model: str
     method: str
@@ -46,8 +46,8 @@ class Call(NamedTuple):
     page: Mapping[str, Any] | None = None
 
     def leaves(self, record: ErpRecord) -> str:
-        """A digest of what must be the same after it: what the shop owns, or the part of it that a slip leaves alone.
-        Of other writes nothing: what they were for is compared with what is wanted."""
+        """A digest of what the call must leave as it is: all that the shop owns, or what a slip does not change. "" for
+        other writes: their outcome is compared with what is wanted."""
         if self.method in _UNTOUCHED:
             return sales.content(record)
         slips = self.model == SLIP or (self.method == "write" and "amendments" in self.args[1])
@@ -74,8 +74,8 @@ def known(step: Step, sale: Sale | None, target: str) -> StepResult | None:
 
 
 def following(step: Step, sale: Sale, values: Row | None, target: str) -> Call | None:
-    """The next call; None: nothing is left to do. values: what the sale must have, of an amend. HoldError where Tryton
-    cannot do it."""
+    """The next call; None if nothing is left to do. values: what an amend must write. HoldError if Tryton cannot do
+    it."""
     if step.verb == "cancel":
         return _cancelling(sale)
     if step.verb == "amend" and values and (change := edits.edit({**values, **commented(step, sale.row)}, sale.row)):
@@ -86,14 +86,13 @@ def following(step: Step, sale: Sale, values: Row | None, target: str) -> Call |
 
 
 def commented(step: Step, row: Row | None) -> dict[str, str]:
-    """The comment that a sale shall have: with our line beside what is in it now, which people may have typed between
-    two calls of ours."""
+    """The comment with our line in it, beside what people may have typed between two calls of ours."""
     text = row["comment"] if row else None
     return {"comment": sales.comment(step.ref.kind, text, step.want.fields, step.key)}
 
 
 def how_far(step: Step, seen: Observed | None, target: str) -> HowFar:
-    """How far a step came of which nothing is known."""
+    """How far a step in doubt came."""
     if seen is None:
         return HowFar.NOT_DONE
     if seen.milestone is None:
@@ -111,9 +110,9 @@ def how_far(step: Step, seen: Observed | None, target: str) -> HowFar:
 
 
 def _may_have_begun(step: Step, was: SaleStamp, now: SaleStamp) -> bool:
-    """Whether the sale is in a state that this step passes through. Somebody else may have brought it there: then the
-    step continues all the same, as it would be planned again. Content that differs is ours if our own slip has made it
-    since, nobody's slip came after, and what no slip changes is as it was."""
+    """Whether the sale is in a state that this step passes through. If somebody else brought it there, the step
+    continues all the same: it would be planned like this again. Changed content is ours if our own slip was the last to
+    be validated since, and what no slip changes is as it was."""
     if step.verb == "amend" and now.amended_by == step.key != was.amended_by and was.beside in ("", now.beside):
         return True
     if was.content != now.content:
@@ -156,7 +155,7 @@ def _changing(step: Step, row: Row, change: Edit) -> Call:
     for one in row["amendments."]:
         if (one["description"], one["state"]) == (mark, "draft"):
             return Call(SLIP, "validate_amendment", (one["id"],))
-    # By a write of the sale, which has its stamp: a call that arrives twice would make a second slip otherwise.
+    # Written through the sale, which has its stamp: else a call that arrives twice would make a second slip.
     made = {"description": mark, "lines": [("create", slip)]}
     return Call(SALE, "write", ([row["id"]], {"amendments": [("create", [made])]}))
 
@@ -170,7 +169,7 @@ def _button(name: str, row: Row) -> Call:
 
 
 def _cancelling(sale: Sale) -> Call | None:
-    """In processing: first what it has led to, then the two questions that Tryton asks of that."""
+    """In processing: first cancels what the sale led to, then answers the two questions that Tryton asks about it."""
     row, state = sale.row, sale.row["state"]
     if sale.observed.milestone is Milestone.CANCELLED:
         return None
@@ -196,7 +195,7 @@ _LED_TO: Final = {
 
 
 def _refuse_cancel(row: Row) -> None:
-    """Before the first write: a half of it would be worse than nothing."""
+    """Refuses before the first write: half a cancellation would be worse than none."""
     if any(one["state"] == "done" for name in ("shipments", "shipment_returns") for one in row[f"{name}."]):
         raise HoldError("goods have left", "take them back by a return, then `sink retry`")
     if any(one["state"] in ("posted", "paid") for one in row["invoices."]):
@@ -204,11 +203,11 @@ def _refuse_cancel(row: Row) -> None:
 
 
 def _asked(row: Row, what: str, name: str, ids: list[int]) -> Call:
-    """What has been cancelled is not made again."""
+    """Answers a question of Tryton's: what was cancelled is not made again."""
     page = {"ask": {f"ignore_{name}": ids, f"recreate_{name}": [], f"domain_{name}": ids}}
     return Call(f"sale.handle.{what}.exception", "handle", (row["id"],), page)
 
 
 def _rank(state: str) -> int:
-    """A cancelled sale is past all others."""
+    """The place of a state in the order of states; a cancelled sale comes after all others."""
     return sales.STATES.index(state) if state in sales.STATES else len(sales.STATES)

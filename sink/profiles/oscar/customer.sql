@@ -1,5 +1,5 @@
--- Registered buyers by their id, guests by `guest:` and their e-mail in lower case: a guest has no row of his own in
--- oscar, only his orders, and his latest order tells his name.
+-- Registered buyers by their id. Guests by `guest:` and their e-mail in lower case: oscar has no rows for guests, only
+-- their orders, and the latest order gives the name.
 SELECT u.id::text                                                                          AS key,
        'registered'                                                                        AS kind,
        COALESCE(NULLIF(concat_ws(' ', NULLIF(u.first_name, ''), NULLIF(u.last_name, '')), ''),

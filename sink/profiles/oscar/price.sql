@@ -1,4 +1,4 @@
--- The stock record's price, net in this shop. A record without a price has none to tell.
+-- The stock record's price, net in this shop. A record without a price is left out.
 SELECT r.id::text              AS key,
        r.partner_sku           AS sku,
        'list'                  AS price_list,

@@ -1,7 +1,7 @@
--- oscar says one sum, and sometimes for how many of which lines. It is allocated in this order: to those lines as they
--- were paid, then to shipping and surcharges, and what is left is goodwill, spread over the order's tax rates. Cents go to
--- the largest remainder, net follows the share of what was sold. oscar's own subtotals add up units that it rounded one by
--- one, so up to a cent per piece still counts as the lines' own.
+-- oscar gives one sum, and sometimes how many of which lines it is for. The sum goes first to those lines, at the price
+-- that was paid, then to shipping and surcharges. The rest is goodwill, spread over the order's tax rates. Cents go to the
+-- largest remainder, and net follows the share of what was sold. oscar's own subtotals add up units that it rounded one by
+-- one, so up to a cent per piece still belongs to the lines.
 WITH event AS (
     SELECT e.id, e.order_id, e.amount, o.shipping_incl_tax AS shipping,
            o.shipping_incl_tax + COALESCE((SELECT SUM(s.incl_tax) FROM order_surcharge s WHERE s.order_id = o.id), 0)

@@ -1,5 +1,5 @@
 -- Shipping after its discounts, surcharges, and the cents that oscar loses: it rounds the total once and each line by
--- itself, so the lines may miss the total by half a cent each. More than that is no rounding and holds the order.
+-- itself, so the lines may miss the total by half a cent each. More than that is not rounding, and holds the order.
 WITH parts AS (
     SELECT order_id, line_price_excl_tax AS net, line_price_incl_tax AS gross
       FROM order_line

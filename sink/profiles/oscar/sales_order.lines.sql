@@ -1,6 +1,6 @@
 -- oscar spreads every discount, of offers and vouchers alike, over the lines: line_price_* is what is paid, and
--- order_orderdiscount only tells where it came from. This shop's tax codes are the rates in percent; another code is
--- no number and leaves tax_rate empty, which holds the order.
+-- order_orderdiscount only tells where it came from. This shop's tax codes are the rates in percent. Any other code
+-- leaves tax_rate empty, which holds the order.
 SELECT l.order_id::text                                                          AS parent,
        l.id::text                                                                AS key,
        l.partner_sku                                                             AS sku,

@@ -1,4 +1,4 @@
--- An order of oscar. What is Pending still waits for its money, and what was cancelled unpaid never was an order.
+-- An order in oscar. A Pending order still waits for its money, and an order that was cancelled unpaid is left out.
 -- oscar has one e-mail field for guests and writes it as typed, so a guest is known by the e-mail in lower case.
 SELECT o.id::text                                                                       AS key,
        o.number                                                                         AS number,

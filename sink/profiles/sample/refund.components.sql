@@ -1,4 +1,4 @@
--- The tax in a refund is that of what is refunded, from its gross amount.
+-- The tax of a refund is calculated from the gross amount that is refunded.
 SELECT c.return_id::text AS parent, c.key, c.kind, c.order_line, c.tax_rate,
        c.gross - round(c.gross * c.tax_rate / (100 + c.tax_rate), 2) AS net,
        round(c.gross * c.tax_rate / (100 + c.tax_rate), 2) AS tax, c.gross

@@ -1,4 +1,4 @@
--- Goods that are back in the warehouse; a request alone moves nothing, nor does money for shipping alone.
+-- Goods that are back in the warehouse; a request alone moves nothing, and neither does money for shipping alone.
 SELECT r.id::text AS key, o.number || '-R' || r.id AS number, r.order_id::text AS "order", r.received_at AS returned_at,
        r.status IN ('received', 'refunded') AS ready
   FROM returns r

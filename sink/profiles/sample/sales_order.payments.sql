@@ -1,4 +1,4 @@
--- Money given back may be booked here too, with the number of its refund: that one carries it over.
+-- Money given back may be booked here too, with the number of its refund. The refund carries it over.
 SELECT p.order_id::text AS parent, p.id::text AS key, p.means, p.amount, p.paid_at, p.reference,
        CASE WHEN p.amount < 0 THEN
            (SELECT r.id::text

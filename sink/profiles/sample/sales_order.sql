@@ -1,4 +1,4 @@
--- An unpaid order may still vanish: it is carried over once it is paid. One that is cancelled unpaid never was an order.
+-- An unpaid order may still vanish, so it is carried over once it is paid. An order cancelled unpaid is left out.
 SELECT o.id::text                                                              AS key,
        o.number                                                                AS number,
        o.customer_id::text                                                     AS customer,

@@ -13,7 +13,7 @@ from capture.metrics import FAILS_AGAIN, Metrics, waiting
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Its `now` is both clocks, in seconds."""
+    """Both clocks show `now`, in seconds."""
     fake = SimpleNamespace(now=1000.0)
     fake.monotonic = fake.time = lambda: fake.now
     monkeypatch.setattr(module, "time", fake)
@@ -22,7 +22,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 @pytest.fixture
 def streaming(clock: SimpleNamespace) -> Metrics:
-    """One heartbeat is through."""
+    """Metrics of a stream that has read one heartbeat."""
     made = Metrics(5.0)
     made.state = "streaming"
     made.restarted()

@@ -23,7 +23,7 @@ SETTINGS = {"topic_prefix": "shop", "database_dbname": "shop", "bootstrap_server
 
 
 class Play:
-    """Sessions that end with these errors, in turn, None: by themselves; when all are played, capture is to stop."""
+    """Sessions that end with these errors in turn; None ends without one. After the last, capture is told to stop."""
 
     def __init__(self, started: bool, *ends: Exception | None) -> None:
         self.started = started

@@ -87,7 +87,7 @@ def test_what_a_newer_version_wrote_is_told_from_what_is_not_ours() -> None:
 @pytest.mark.parametrize(
     ("stamp", "covered"),
     [
-        (Stamp(0, LSN(10**6), 5), True),  # of before a repair
+        (Stamp(0, LSN(10**6), 5), True),  # from before a repair
         (Stamp(2, LSN(1), 1), False),
         (Stamp(1, LSN(99), 7), True),
         (Stamp(1, LSN(100), 0), True),  # a message, or a chunk's mark, that the position reaches

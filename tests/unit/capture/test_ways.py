@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(rowpath() is None, reason="rowpath.pyx is not co
 
 
 class Message(NamedTuple):
-    """As psycopg2's."""
+    """A message like psycopg2's."""
 
     data_start: int
     payload: bytes
@@ -48,7 +48,7 @@ class Sent:
     """What a stream hands to its writer, which is ready again after each round."""
 
     def __init__(self, position: Position, room: float) -> None:
-        """It is full when it was handed something so many times in a round."""
+        """Full after `room` additions in a round."""
         self.added: list[tuple[Any, ...]] = []
         self._room = room
         self.empty()
@@ -57,7 +57,7 @@ class Sent:
         self.index = SimpleNamespace(begins=lambda _: None)
 
     def empty(self) -> None:
-        """Another round."""
+        """Begins another round."""
         self.full, self._taken = False, 0
 
     def add(self, records: Sequence[Any], size: int, position: Position, news: Any = None) -> None:
@@ -70,7 +70,7 @@ class Sent:
         self.added.append((position,))
 
     def flush(self, _alive: Callable[[], None]) -> None:
-        """All that was handed on is durable."""
+        """Makes all that was added durable."""
         self.pending = False
         self.added.append(("flushed",))
 
@@ -123,7 +123,7 @@ def tuple_data(cells: Sequence[Cell]) -> bytes:
 
 
 def change(rng: random.Random) -> bytes:
-    """Mostly usual; some with odd values, of other kinds, or of a table that is not captured."""
+    """Mostly usual changes; some have odd values, are of another kind, or of a table that is not captured."""
     relation = rng.choice((KEYED, KEYED, KEYED, KEYLESS))
     row: list[Cell] = [b"%d" % rng.randint(1, 99), b"n" * rng.randint(0, 300), b"2026-11-30 01:02:03.5+00"]
     if rng.random() < 0.1:
@@ -140,7 +140,7 @@ def change(rng: random.Random) -> bytes:
 
 
 def transactions(rng: random.Random, lengths: Sequence[int]) -> list[Message]:
-    """One after the other in the log, of so many changes."""
+    """Transactions of these lengths, one after the other in the log."""
     made, lsn = [], 1000
     for number, length in enumerate(lengths):
         commit = lsn + 10 * length + 10
@@ -155,7 +155,7 @@ def transactions(rng: random.Random, lengths: Sequence[int]) -> list[Message]:
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
-    """What the two ways write, which is the same; and what they count."""
+    """The output of the two ways, which must be the same, and their counts."""
 
     def both(messages: list[Message], **how: Any) -> list[Any]:
         results = []

@@ -93,7 +93,7 @@ def test_rules_and_dashboard_name_what_is_exported() -> None:
 
 
 def test_every_gauge_that_a_person_should_be_told_of_has_a_rule() -> None:
-    """Those that deploy/README.md prints in bold."""
+    """deploy/README.md prints their names in bold."""
     page = (DEPLOY / "README.md").read_text("utf-8")
     bold = re.findall(r"\*\*`(\w+)(?:\{\w+\})?`\*\*", page)
     rules = ALERTS.read_text("utf-8")

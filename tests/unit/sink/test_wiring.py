@@ -53,7 +53,7 @@ def test_a_consumer_that_is_made_again_reads_what_the_stager_knows(settings: Sin
 def test_processes_of_one_host_name_and_number_are_two_owners(
     settings: SinkSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in two containers, where each is process 1: each would take the leases of the other for its own."""
+    """Two containers, each with process 1: with one owner, each would take the other's leases for its own."""
     monkeypatch.setattr(wiring, "Worker", lambda *args: args[-1])
     nothing: Any = None
     one, other = wiring.parts(settings), wiring.parts(settings)

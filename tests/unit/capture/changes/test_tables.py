@@ -301,7 +301,7 @@ def test_a_further_unique_index_is_no_reason_for_another_key(capsys: pytest.Capt
     unkeyed = replace(KEYED, columns=(Column("id", 20), Column("note", 25)))
     kept = Versions(TOPIC_OF, frozenset(), facts, register, schemas.get, lambda _: 1)
     assert bound() == ("note",)
-    indexes.insert(0, ("id",))  # its name is earlier
+    indexes.insert(0, ("id",))  # its name sorts first
     assert bound() == ("note",)
     assert "key of a table" not in capsys.readouterr().out
     indexes.remove(("note",))

@@ -74,7 +74,7 @@ def test_what_is_no_offset_is_said_to_be_none(content: Any) -> None:
     [
         (Offset(LSN(120), LSN(120)), Start(LSN(120), partly_sent=True)),  # as a real one of a row by itself
         (Offset(LSN(120), LSN(130)), Start(LSN(120), partly_sent=True)),
-        (Offset(None, LSN(130)), Start(LSN(100), partly_sent=True)),  # what was sent of it, nobody knows
+        (Offset(None, LSN(130)), Start(LSN(100), partly_sent=True)),  # nobody knows how much of it was sent
         (Offset(LSN(100), LSN(90)), Start(LSN(100), partly_sent=False)),
     ],
 )
@@ -127,7 +127,7 @@ def test_the_newest_offset_of_the_connector_and_prefix_is_taken() -> None:
 
 @pytest.mark.parametrize(
     ("record", "confirmed", "start"),
-    [  # with the confirmed_flush_lsn of the slot behind it, and what came after it
+    [  # with the slot's confirmed_flush_lsn after it
         (STOPPED, 25649752, Start(LSN(25649752), partly_sent=True)),
         (KILLED_IN_A_TRANSACTION, 46747472, Start(LSN(46747472), partly_sent=True)),
         (ONLY_COPIED, 46739992, Start(LSN(46739992), partly_sent=False)),

@@ -25,7 +25,7 @@ def closing() -> Iterator[str]:
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                connection.recv(100_000)  # all of it: else the end is a reset
+                connection.recv(100_000)  # reads everything: else the connection ends with a reset
                 connection.close()
 
         thread = threading.Thread(target=serve, daemon=True)
@@ -36,7 +36,7 @@ def closing() -> Iterator[str]:
 
 
 def said(ask: Callable[[], object], *words: str) -> UnavailableError:
-    """What it says with these words: on a slow machine librdkafka finds out why after a call has given up."""
+    """The error that has these words: on a slow machine librdkafka finds the cause only after a call has given up."""
     for _ in range(5):
         with pytest.raises(UnavailableError) as caught:
             ask()

@@ -107,7 +107,7 @@ def test_source_transactions_share_a_kafka_transaction_with_one_position(
 @pytest.mark.parametrize("values", [[b"a"] * 3, [b"x" * 1000]], ids=["count", "bytes"])
 def test_a_full_batch_does_not_linger(writer: Writer, producer: FakeProducer, values: list[bytes]) -> None:
     producer.gate.set()
-    now = time.monotonic()  # of before, so that nothing lingered yet however long this takes
+    now = time.monotonic()  # an earlier time, so that nothing has lingered yet however long this takes
     writer.add([row(b"")], 1, at(150))
     writer.step(now)
     assert not positions(producer.transactions[0])
@@ -214,7 +214,7 @@ def test_what_waits_for_a_commit_is_listed_in_the_transaction_that_has_it(
 ) -> None:
     writer.add([row(b"a")], 1, at(200), News(150, 7, {TABLE: 1}))
     writer.step(time.monotonic(), force=True)
-    writer.add([row(b"b")], 1, at(250))  # a piece of what ends later
+    writer.add([row(b"b")], 1, at(250))  # a part of a transaction that ends later
     writer.add([row(b"c")], 1, at(300), News(260, 8, {TABLE: 2}))
     land(writer, producer)
     first, second = listings(producer)

@@ -1,4 +1,4 @@
-"""What of a chunk is written when its rows change while it is read."""
+"""Which rows of a chunk are written when rows change while it is read."""
 
 import time
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def open_table(lists: Lists) -> Table:
 
 
 def streaming(lists: Lists, request: Request, running: Sequence[set[int]] = ()) -> tuple[Incremental, Table]:
-    """With chunks of all rows, one that fails for a table `gone`, and transactions that run while each is read."""
+    """Each chunk has all rows; a table `gone` fails; the transactions of `running` run while each chunk is read."""
     table = open_table(lists)
     rows = [table.read(PREFIX, 1, row) for row in ROWS]
     unknown = frozenset(running[0] if running else ())
@@ -187,18 +187,18 @@ def seen(incremental: Incremental, draft: Fields) -> None:
 
 
 def marked(incremental: Incremental, number: int, low: bool) -> list[str]:
-    """The topics of what a mark leads to."""
+    """The topics that a mark makes it write to."""
     return [topic for topic, *_ in incremental.mark(Watermark("me", number, low), LSN(20)) or ()]
 
 
 def await_chunk(incremental: Incremental) -> None:
-    """Until a chunk that is on its way has been read."""
+    """Waits for a chunk that is being read."""
     if incremental._chunk is not None:
         wait([incremental._chunk])
 
 
 def stepped(incremental: Incremental) -> list[str]:
-    """What the next step writes, once a chunk that is on its way has been read."""
+    """The topics that the next step writes to, once a chunk that is being read has arrived."""
     await_chunk(incremental)
     return [topic for topic, *_ in incremental.step(time.monotonic()) or ()]
 

@@ -42,7 +42,7 @@ def test_what_is_copied_tells_more_than_the_guess() -> None:
 
 
 def everything(terminal: int) -> str:
-    """What was written until the other side was closed; one read has what one write wrote."""
+    """All that was written until the other side was closed; each read returns what one write wrote."""
     parts = []
     with os.fdopen(terminal, "rb", buffering=0) as ours, suppress(OSError):  # Linux: EIO at the end
         while part := ours.read(100_000):
@@ -52,7 +52,7 @@ def everything(terminal: int) -> str:
 
 @contextmanager
 def opened() -> Iterator[tuple[TextIO, Future[str]]]:
-    """A terminal, and all that it was given once it is closed: read meanwhile, else it is full one day and blocks."""
+    """A terminal, and all of its output once it is closed. It is read meanwhile, because a full terminal blocks."""
     ours, theirs = os.openpty()
     with ThreadPoolExecutor(1) as pool:
         written = pool.submit(everything, ours)
@@ -70,7 +70,7 @@ class Clock:
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, expected: dict[str, int | None], seconds: float, columns: int = 80) -> str:
-    """What a terminal has when 250 rows of the table a, and all of the table b, were copied in this time."""
+    """The terminal's output when 250 rows of table a, and all of table b, were copied in this time."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", str(columns))
     clock = Clock()

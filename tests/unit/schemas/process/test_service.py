@@ -30,7 +30,7 @@ def logging_as_before() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-PATIENCE = 30.0  # seconds: either side of a connection gives up within 5, which a machine may stand still
+PATIENCE = 30.0  # seconds: a connection gives up within 5, and the machine may stand still
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -81,11 +81,11 @@ def test_health_and_metrics() -> None:
 def test_a_port_of_somebody_else_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        thread = threading.Thread(target=lambda: other.accept()[0].close())  # an answer that is none
+        thread = threading.Thread(target=lambda: other.accept()[0].close())  # not an HTTP answer
         thread.start()
         assert port_taken("127.0.0.1", port) == ("Address already in use", False)
         thread.join()
-    reason, ours = port_taken("192.0.2.1", port)  # an address of no machine
+    reason, ours = port_taken("192.0.2.1", port)  # an address that no machine has
     assert reason
     assert not ours
 

@@ -205,7 +205,7 @@ def test_c5_a_folder_is_not_read_again_for_each_schema(tmp_path: Path, monkeypat
     monkeypatch.setattr(Path, "read_text", counted)
     ids = [first.register(f"s{number}", {"type": "fixed", "name": "f", "size": number}) for number in range(1, 30)]
     assert ids == [*range(1, 30)]
-    assert second.register("other", {"type": "fixed", "name": "f", "size": 7}) == 7  # another process' are seen
+    assert second.register("other", {"type": "fixed", "name": "f", "size": 7}) == 7  # sees those of another process
     assert second.register("new", {"type": "string"}) == 30
     assert first.register("new", {"type": "string"}) == 30
     assert max(Counter(name for name in read if name.endswith(".json")).values()) <= 2  # once for each of the two

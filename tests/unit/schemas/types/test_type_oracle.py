@@ -106,7 +106,7 @@ def connection(database: str) -> Iterator[Any]:
 
 
 def facts_of(cursor: Any, oid: int) -> ColumnFacts:
-    """What the catalogue says of a type (domains down to their base, enum labels of the type or its element)."""
+    """A type in the catalogue: domains resolved to their base, enum labels of the type or its element."""
     cursor.execute(
         """
         WITH RECURSIVE chain AS (

@@ -265,6 +265,6 @@ def test_the_fast_way_and_the_careful_way_agree(cells: Cells, excluded: frozense
     try:
         fast = encoder.record(message(b"I", cells), PREFIX, LSN_OF_ROW, "c")
     except FAILURES:
-        return  # then the careful way is taken
+        return  # the plain way takes it then
     assert made.layout.careful(cells) == made.code.row(cells)
     assert fast == (encoder.key(cells), encoder.create(PREFIX, LSN_OF_ROW, cells))

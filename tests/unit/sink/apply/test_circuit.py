@@ -94,7 +94,7 @@ def test_a_stop_says_what_to_mend_and_is_looked_at_every_minute(circuit: Circuit
 
 
 class Erp:
-    """What a worker finds: an error, or nothing to do."""
+    """The ERP as a worker finds it: an error, or nothing to do."""
 
     error: Exception | None = None
     checks = 0

@@ -76,14 +76,14 @@ def _moment(value: str) -> Any:
 
 
 def shown(staged: str, cell: bytes | None) -> Any:
-    """What a field says, in the form of `plain`."""
+    """A field of COPY, in the form of `plain`."""
     if cell is None or not staged.endswith("[]"):
         return plain(staged, None if cell is None else cell.decode())
     return plain(staged, [None if item is None else item.decode() for item in array_elements(cell)])
 
 
 def expected(schema: Schema, value: bytes, unchanged: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """What today's reader says of the same row."""
+    """The values of the same row by the slow reader."""
     reader = row_reader(schema)
     record = reader.record(value[5:])
     row = reader.row(record.get("after", record), unchanged)
@@ -274,14 +274,14 @@ def test_every_record_of_debezium() -> None:
 
 
 def fits(schema: Schema, value: bytes) -> bool:
-    """Whether fastavro reads it to its last byte."""
+    """Whether fastavro reads the value to its last byte."""
     rest = io.BytesIO(value[5:])
     fastavro.schemaless_reader(rest, fastavro.parse_schema(without_logical_types(schema)), None)
     return rest.read() == b""
 
 
 def line_or_error(line: Any, value: bytes, columns: int) -> Any:
-    """A line of as many columns, or the error, which shows nothing of the record."""
+    """A line with this many columns, or the error, which shows nothing of the record."""
     try:
         found = line(value, 5, TAIL)
     except DataError as error:

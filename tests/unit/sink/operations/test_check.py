@@ -15,7 +15,7 @@ INDEX, ORDERS, LINES = "ordertap.shop.commits", "shop.public.orders", "shop.publ
 
 
 class Group:
-    """Of a broker that has these topics."""
+    """A consumer group whose broker has these topics."""
 
     def __init__(self, topics: Collection[str]) -> None:
         self._topics = topics

@@ -14,7 +14,7 @@ from tests.erp_contract.cells import CELLS, ORDER, Cell
 
 
 def _seen(record: ErpRecord, milestone: Milestone) -> Observed:
-    """As an ERP shows it, of which the state says that it is cancelled."""
+    """The document as an ERP shows it, where the state tells whether it is cancelled."""
     fields = {name: value for name, value in record.fields.items() if name != "cancelled"}
     paid = fields.get("paid")
     return Observed(
@@ -23,7 +23,7 @@ def _seen(record: ErpRecord, milestone: Milestone) -> Observed:
 
 
 def _order(cell: Cell) -> Found:
-    """With what came back of it."""
+    """The order of a cell as the ERP shows it, with its returns and refunds."""
     moved: dict[str, dict[str, Decimal]] = {}
     refunded: dict[str, Decimal] = {}
     for ref, record in cell.beside:

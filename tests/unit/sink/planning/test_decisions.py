@@ -31,7 +31,7 @@ def planned(desired: ErpRecord, observed: Observed, said: Decisions, applied: Er
 
 
 def accepting(hold: Plan, said: Decisions | None = None) -> Decisions:
-    """What the ledger keeps of it."""
+    """The decisions after a person has accepted a hold, written to JSON and read back."""
     assert isinstance(hold, Hold)
     found = (said or Decisions()).accepting(hold.disputed)
     assert Decisions.from_json(found.to_json()) == found

@@ -100,7 +100,7 @@ RETURN = ErpRecord("return", {"number": "R"}, {"line": {"r1": {"order_line": SOL
 REFUND = ErpRecord("refund", {"number": "G", "gross": Decimal(5), "means": "card"})
 CUSTOMER = ErpRecord("customer", {"number": "100001", "name": "Ann"})
 PRICE = ErpRecord("price", {"sku": "A", "amount": Decimal(10)})
-# Row of the table: what was written, and what the shop wants now (None: it has it no more).
+# A row of the table: what was written, and what the shop wants now (None: it no longer has it).
 OTHERS: dict[str, tuple[ErpRecord, ErpRecord | None]] = {
     "change return": (
         RETURN,
@@ -149,7 +149,7 @@ def test_a_cancelled_order_is_never_opened_again() -> None:
 
 @pytest.mark.parametrize("milestone", list(Milestone)[:-1])
 def test_an_order_that_a_person_opened_again_goes_on(milestone: Milestone) -> None:
-    """He did what the hold asks for. What else the shop has changed is planned then."""
+    """The person did what the hold asks for. Other changes of the shop are planned after that."""
     result = plan(CHANGES["change payment"], CHANGES["cancel"], _seen(milestone), POLICY)
     assert result == DoneByHand(ORDER)
 
@@ -168,7 +168,7 @@ def test_what_a_person_has_changed_in_the_erp_as_the_shop_wants_it_is_done(chang
     wanted = CHANGES[change]
     result = plan(wanted, ORDER, _seen(milestone, wanted), POLICY)
     if milestone is Milestone.CANCELLED:
-        assert isinstance(result, Hold), "and that he has cancelled it is no wish of the shop's"
+        assert isinstance(result, Hold), "and the shop did not want it cancelled"
     else:
         assert result == DoneByHand(wanted)
 
@@ -305,7 +305,7 @@ def test_cancelled_before_the_erp_heard_of_it_is_not_made() -> None:
 
 @pytest.mark.parametrize("wanted", [ORDER, CUSTOMER, PRICE, CHANGES["cancel"]])
 def test_what_the_ledger_has_forgotten_is_known_again_where_it_is_as_the_shop_has_it(wanted: ErpRecord) -> None:
-    """As one from a back-up has. A customer's account may have been given another number since."""
+    """A restored ledger has forgotten documents. The ERP may have renumbered a customer's account since."""
     numbered = {**wanted.fields, "number": "100007"} if wanted.kind == "customer" else wanted.fields
     there = replace(wanted, fields=numbered)
     milestone = Milestone.CANCELLED if wanted.fields.get("cancelled") else Milestone.CONFIRMED

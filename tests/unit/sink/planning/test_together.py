@@ -36,7 +36,7 @@ def _rows(sign: int) -> st.SearchStrategy[Mapping[str, Fields]]:
 
 
 def _order(parts: Mapping[PartKind, Mapping[str, Fields]], more: Fields) -> ErpRecord:
-    """Whose head is the sum of its children."""
+    """An order whose totals are the sums of its children."""
     rows = [row for many in parts.values() for row in many.values()]
     totals = {name: sum((row[name] for row in rows), Decimal(0)) for name in SUMS}  # type: ignore[misc]
     return ErpRecord("order", {**more, **totals}, parts)
@@ -63,13 +63,13 @@ def _adds_up(record: ErpRecord) -> bool:
 
 
 def _seen(record: ErpRecord, milestone: Milestone) -> Observed:
-    """As an ERP shows it, of which the state says that it is cancelled."""
+    """The document as an ERP shows it, where the state tells whether it is cancelled."""
     fields = {name: value for name, value in record.fields.items() if name != "cancelled"}
     return Observed(replace(record, fields=fields), milestone, "1", "stamp", 1)
 
 
 def _groups(record: ErpRecord) -> dict[str, Any]:
-    """By group what it has."""
+    """The fields and parts of each group."""
     found: dict[str, dict[str, Any]] = {FIGURES: {"parts": record.parts}}
     for name, value in record.fields.items():
         found.setdefault(group_of(record.kind, "", name), {})[name] = value
@@ -96,7 +96,7 @@ def test_what_goes_and_what_is_held_is_what_is_wanted(
             break
         assert result.disputed, "a person can say that it stays"
         said = said.accepting(result.disputed)
-    assert result == [], "once he has, nothing is held"
+    assert result == [], "once they have, nothing is held"
     if Milestone.CANCELLED is not world.milestone:
         accepted = {group_of("order", one.part, one.name) for one in said.fields}
         ours, theirs = _groups(desired), _groups(world.there)
@@ -105,14 +105,14 @@ def test_what_goes_and_what_is_held_is_what_is_wanted(
 
 
 class _World:
-    """What is wanted, what was written, and the ERP."""
+    """The document as the shop has it, as it was last written, and as the ERP has it."""
 
     def __init__(self, desired: ErpRecord, applied: ErpRecord, there: ErpRecord, milestone: Milestone) -> None:
         self.desired, self.applied, self.there = desired, applied, there
         self.milestone = Milestone.CANCELLED if applied.fields["cancelled"] else milestone
 
     def at_rest(self, said: Decisions) -> Plan:
-        """What is planned once all was done that can be."""
+        """The plan that remains once every step that can be done is done."""
         for key in range(1, 6):
             ledger = Standpoint(self.applied, key=key, accepted=said.fields)
             result = plan(REF, self.desired, ledger, _seen(self.there, self.milestone), POLICY)
@@ -192,7 +192,7 @@ def test_half_an_address_is_never_sent() -> None:
     there = _head(shipping_street="A 1a")
     step = _step(_plan(_head(shipping_city="Ulm", paid=Decimal(6)), Milestone.CONFIRMED, there))
     assert step.want == replace(there, fields={**there.fields, "paid": Decimal(6)})
-    assert step.noted == _head(paid=Decimal(6)), "by that the next look finds his edit again"
+    assert step.noted == _head(paid=Decimal(6)), "by that the next look finds the edit again"
     again = plan(
         REF,
         _head(shipping_city="Ulm", paid=Decimal(6)),
@@ -205,7 +205,7 @@ def test_half_an_address_is_never_sent() -> None:
 
 
 def test_what_a_person_has_done_of_a_change_is_not_undone_by_the_rest() -> None:
-    """He has written the new price, which the ledger knows nothing of yet; the payment goes."""
+    """The person has written the new price, and the ledger does not know it yet. The payment is sent."""
     by_hand = _head(**CHEAPER)
     step = _step(_plan(_head(**CHEAPER, **MOVED, paid=Decimal(6)), Milestone.INVOICED, by_hand))
     assert step.want == _head(**CHEAPER, paid=Decimal(6))

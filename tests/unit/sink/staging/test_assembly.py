@@ -62,7 +62,7 @@ class Reader:
         self.start()
 
     def start(self) -> None:
-        """What is in memory is gone; reading begins where the staged state says."""
+        """A restart: memory is lost, and reading begins where the staged state says."""
         self.assembly = Assembly(TABLES, self.stamp, self.serial, self.end)
         self.assembly.feeds = {place: Feed(place, self.next[place]) for place in places()}
         self.index_at = self.index_next

@@ -36,7 +36,7 @@ def profile(tmp_path: Path) -> Profile:
 
 
 def text(made: Any) -> str:
-    """As psycopg2 writes it, which needs a connection for that."""
+    """The text psycopg2 would write; psycopg2 itself needs a connection for that."""
     if isinstance(made, sql.Composed):
         return "".join(map(text, made.seq))
     if isinstance(made, sql.Identifier):

@@ -34,7 +34,7 @@ class Rpc:
 
 
 class Orders:
-    """Twenty, of which those of `broken` make every read fail that they are in; `down`: so does each read."""
+    """Twenty orders. Every read that includes one of `broken` fails; with `down`, every read fails."""
 
     def __init__(self, *_: object) -> None:
         self.broken: set[int] = {BROKEN}
@@ -60,7 +60,7 @@ class Orders:
         return HowFar.DONE if seen and seen.key >= step.key else HowFar.NOT_DONE
 
     def do(self, _: Verb, steps: Sequence[Step], calls: WriteCalls) -> Sequence[StepResult]:
-        """An amend reads what is there first, and all read it after the write."""
+        """An amend reads first; every step reads after the write."""
         if any(step.verb == "amend" for step in steps):
             self.read([step.ref for step in steps])
         calls.call("sale.sale", "write", [step.ref.external for step in steps])
@@ -129,7 +129,7 @@ def test_what_became_of_one_that_cannot_be_read_is_unclear(erp: TrytonErp) -> No
 
 
 def test_a_read_that_fails_after_a_write_is_no_refusal(erp: TrytonErp, orders: Orders) -> None:
-    """Nothing of it may be said to be unchanged: it is asked what became of them."""
+    """A failed read must not say that nothing has changed: `progress` is asked later."""
     results = erp.apply([step(number, "create") for number in (1, BROKEN)], now() + timedelta(seconds=30))
     assert orders.written == ["1", str(BROKEN)]
     assert [type(one.error) if isinstance(one, NotDone) else one for one in results] == [RetryError, RetryError]

@@ -111,7 +111,7 @@ def test_money_goes_back_by_a_refund_a_return_by_hand_and_a_credit_of_the_invoic
 
 
 def test_of_a_credit_note_of_several_orders_each_counts_its_own_share() -> None:
-    """By what its lines come to with their taxes: at 7 % a net amount is less of the total than at 19 %."""
+    """Lines count with their taxes: the same net amount is a smaller part of the total at 7 % than at 19 %."""
     other = {"lines.": [sold(21, MUG, **{"invoice_lines.": [{"id": 6}]})]}
     reduced = credited(6, "-10.00", "0.07") | {"taxes.": [PERCENT | {"rate": D("0.07")}, CENT]}
     both = note("-34.51", credited(5, "-20.00"), reduced, {**credited(6, "-99.00"), "type": "subtotal"})

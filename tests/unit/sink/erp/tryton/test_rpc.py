@@ -19,8 +19,8 @@ Answer = tuple[int, object]
 
 
 class Server:
-    """Answers log-ins, and else what the script says by method; a number in place of an answer: seconds to stand still,
-    None: it hangs up."""
+    """Answers log-ins, and other calls by the script of their method: an answer, a number of seconds to wait, or None
+    to hang up."""
 
     def __init__(self) -> None:
         self.script: dict[str, list[Answer | float | None]] = {}
@@ -118,7 +118,7 @@ def test_a_company_that_the_user_has_not_is_refused(server: Server) -> None:
 
 
 def test_a_company_that_the_user_may_work_in_and_does_not_see_is_refused(server: Server) -> None:
-    """What is made there would not be found again."""
+    """The adapter would not find again what it makes there."""
     server.sees = "one"
     for name, company in (("Works 4", 4), ("", 4), ("Works 5", None)):
         rpc = Rpc(server.url, "tryton", "ordertap", "secret", name, 0.5, 4)
@@ -178,7 +178,7 @@ def test_stamps_go_with_a_write(server: Server, rpc: Rpc) -> None:
 
 @pytest.mark.parametrize("refusal", [(503, None), (200, {"error": ["UserError", ["no", ""]]})])
 def test_a_wizard_is_gone_through_and_closed(server: Server, rpc: Rpc, refusal: Answer) -> None:
-    """That it cannot be closed does not undo what it has done."""
+    """If it cannot be closed, what it did stays done."""
     server.script["wizard.w.create"] = [(200, {"result": [9, "start", "end"]})]
     server.script["wizard.w.delete"] = [refusal]
     _writes(rpc).wizard("w", "handle", {"ask": {}}, "sale.sale", [3])

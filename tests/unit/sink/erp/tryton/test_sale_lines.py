@@ -20,7 +20,7 @@ PARTS: tuple[PartKind, ...] = ("line", "charge", "discount")
 
 
 def row(part: PartKind, gross: Decimal, rate: Decimal, quantity: Decimal, name: str) -> dict[str, Any]:
-    """As a shop has it: the net amount of a gross one, and the tax is the rest."""
+    """A line as a shop computes it: net from gross, and the tax is the rest."""
     sign = -1 if part == "discount" else 1
     net = cents(gross / (1 + rate / 100))
     return {

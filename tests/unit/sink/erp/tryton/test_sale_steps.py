@@ -301,7 +301,8 @@ def test_in_processing_a_line_that_goes_makes_room_for_one_of_the_same_tax() -> 
 
 
 def test_in_processing_a_line_has_the_same_place_when_a_step_is_gone_on_with() -> None:
-    """What was free before our slip has a quantity after it, and the note of another line until that is written."""
+    """The slip gives a quantity to a line that was free before, and that line keeps another's note until it is
+    written."""
     now = sale("processing")
     now.row["lines."][0]["quantity"] = D(0)
     wanted = values(order(l3=line(3, "6.00", "1.14"), l4=line(1, "1.00", "0.19")), 2)

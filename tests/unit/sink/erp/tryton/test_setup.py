@@ -82,7 +82,7 @@ def test_boxes_that_are_there_are_not_made_twice() -> None:
 
 
 class TwoCompanies(Server):
-    """The administrator's own company is 5, that of all others 4."""
+    """The administrator's own company is 5; everybody else's is 4."""
 
     def answer(self, method: str, params: list[Any], session: str) -> Answer | None:
         user = base64.b64decode(session.partition(" ")[2]).decode().partition(":")[0]
@@ -95,7 +95,7 @@ class TwoCompanies(Server):
     ("company", "other", "used"), [("", True, 4), ("", False, 4), ("Works 5", True, 5), ("Works 4", True, 4)]
 )
 def test_an_administrator_works_in_the_company_of_the_settings_user(company: str, other: bool, used: int) -> None:
-    """In his own the web shop and its items would be made, and orders would find none of them."""
+    """Otherwise the web shop and its items would be made in the administrator's company, where orders find none."""
     with closing(TwoCompanies()) as server:
         server.script["model.web.shop.search_read"] = [(403, None)]
         settings = TrytonSettings.model_validate(
