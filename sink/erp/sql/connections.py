@@ -103,21 +103,25 @@ class ErpDatabase:
         read = found if isinstance(found, datetime) else datetime.fromisoformat(str(found))
         return read if read.tzinfo else read.replace(tzinfo=UTC)
 
+    def run_deferred(self, connection: sa.Connection) -> None:
+        """Has the ERP's deferred constraints and triggers run now, after the last write. Inside COMMIT, a trigger could
+        change what was already read back, or take longer than the time that is left."""
+        if self.dialect == "postgresql":
+            connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+
     def commit(self, connection: sa.Connection, not_after: datetime) -> None:
         """Commits, unless the time is over by the server's clock: LateError, and nothing was changed.
 
         Clock and COMMIT are one message where the server takes such: a process that is frozen between the two would
         commit when another has long decided what to do. In SQLite it holds the only lock meanwhile; for all others
-        there is `settles_within`. Deferred constraints of the ERP are checked before the clock is read: inside COMMIT
-        they might take longer than the time that is left. The driver does not know about this COMMIT, so the message
-        ends with BEGIN to give the driver the open transaction that it expects.
+        there is `settles_within`. The driver does not know about this COMMIT, so the message ends with BEGIN to give
+        the driver the open transaction that it expects.
         """
         if self.dialect != "postgresql":
             if self.clock(connection) >= not_after:
                 raise LateError("the time for this call is over", "nothing is to be done: it is planned anew")
             connection.commit()
             return
-        connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
         try:
             connection.exec_driver_sql("SELECT 1 / (clock_timestamp() < %s)::int; COMMIT; BEGIN", (not_after,))
         except exc.DataError as error:
