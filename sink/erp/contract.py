@@ -141,7 +141,8 @@ class HowFar(Enum):
 class StepProgress(NamedTuple):
     """How far a step came, and its document as it is now, if it exists. One that is PARTLY done can go on as
     `replace(step, before=basis(observed))` under the same key, since the step itself has changed what it was planned
-    on. A create that is PARTLY done has made its document; the sink plans the rest anew."""
+    on. A create or advance that is PARTLY done, or an amend whose key is there, has written its content. Someone may
+    have changed that since, so the sink does not go on with such a step, but plans the rest anew."""
 
     how_far: HowFar
     observed: Observed | None = None
