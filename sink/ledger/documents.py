@@ -214,9 +214,11 @@ def write(cursor: Cursor, leased: Sequence[Lease], given: Given) -> None:
     if not given:
         return
     arrived = [one.ref for one, outcome in given if outcome.sent or outcome.account or outcome.by_hand]
+    waited_for = _waited_for(given)
+    marks.take_turns(cursor, {*arrived, *waited_for})
     waiting = marks.waiting_for(cursor, arrived)
     leases.prove(cursor, leased, waiting)
-    come = _come(cursor, given) | {*arrived}
+    come = _come(cursor, waited_for) | {*arrived}
     rows = [_row(one, outcome, outcome.waits_for in come) for one, outcome in given]
     cursor.execute(_OUTCOMES, (as_json(rows),))
     written = {DocumentRef(*row) for row in cursor.fetchall()}
@@ -326,10 +328,14 @@ def _agreed(one: Entry, outcome: Outcome) -> str | None:
     return one.identity if one.applied and outcome.state is State.DONE else None
 
 
-def _come(cursor: Cursor, given: Given) -> set[DocumentRef | None]:
-    """Those of the documents waited for that have arrived between the look and this transaction."""
-    waited = {outcome.waits_for for _, outcome in given if outcome.waits_for and outcome.state is State.WAITS}
-    return {ref for ref, other in entries_of(cursor, waited).items() if other.arrived}
+def _waited_for(given: Given) -> set[DocumentRef]:
+    """The documents that others wait for from now on."""
+    return {outcome.waits_for for _, outcome in given if outcome.waits_for and outcome.state is State.WAITS}
+
+
+def _come(cursor: Cursor, waited_for: Collection[DocumentRef]) -> set[DocumentRef | None]:
+    """Those of the documents waited for that have arrived since the look."""
+    return {ref for ref, other in entries_of(cursor, waited_for).items() if other.arrived}
 
 
 TELLS_AT: Final = 10

@@ -1,6 +1,8 @@
 """Many orders at once: what one of them lacks holds that one alone, and what fails halfway is continued."""
 
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
@@ -31,6 +33,7 @@ from sink.erp.kinds import Milestone
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents, leases, marks
+from sink.ledger.outcomes import Outcome, State
 from sink.planning.policy import Policy
 from sink.reconcile.sides import reconcile
 from tests.fix_erp import (
@@ -651,6 +654,44 @@ def test_an_order_whose_buyer_is_just_given_back_keeps_its_place(
         cursor.execute("SELECT u.due_at = d.marked_at, d.state FROM unit AS u JOIN document AS d USING (unit)"
                        " WHERE unit = 'sales_order:1'")  # fmt: skip
         assert cursor.fetchall() == [(True, "due")]
+
+
+@pytest.mark.parametrize("first", ["buyer", "order"])
+def test_an_order_that_is_parked_while_its_held_buyer_arrives_is_woken(
+    middle: Connection, database: str, first: str
+) -> None:
+    """Two workers write at once, neither sees what the other has not committed, and he was due by himself."""
+    mark(middle)
+    with transaction(middle) as cursor:
+        marks.need(cursor, [CUSTOMER])
+        taken = {ref: leases.take(cursor, ref.type, 60.0, [UNITS[ref]]) for ref in (CUSTOMER, ORDER)}
+        entries = documents.entries_of(cursor, [CUSTOMER, ORDER])
+    came, waits = Outcome.shares("shop/customer/8/1"), Outcome.waits(CUSTOMER, State.HELD, 600.0)
+    given = [(taken[CUSTOMER], [(entries[CUSTOMER], came)]), (taken[ORDER], [(entries[ORDER], waits)])]
+    if first == "order":
+        given.reverse()
+
+    def second(connection: Connection) -> None:
+        with transaction(connection) as cursor:
+            documents.write(cursor, *given[1])
+
+    with closing(connect(database, "ordertap_shop")) as other, ThreadPoolExecutor(1) as pool:
+        with transaction(middle) as cursor:
+            documents.write(cursor, *given[0])
+            writes = pool.submit(second, other)
+            while not (writes.done() or _stands_still(cursor, other)):
+                time.sleep(0.01)
+        writes.result(60)
+    with transaction(middle) as cursor:
+        leases.release(cursor, taken[ORDER])
+    assert rows(middle, "SELECT state, waits_for FROM document WHERE key = '1'") == [("waits", "customer 7")]
+    assert rows(middle, "SELECT due_at <= clock_timestamp() FROM unit WHERE unit = 'sales_order:1'") == [(True,)]
+
+
+def _stands_still(cursor: Cursor, other: Connection) -> bool:
+    """Whether another connection waits for a lock of this one."""
+    cursor.execute("SELECT pg_backend_pid() = ANY(pg_blocking_pids(%s))", (other.info.backend_pid,))
+    return cursor.fetchall() == [(True,)]
 
 
 def test_an_order_waits_for_a_buyer_of_whom_a_call_is_under_way(
