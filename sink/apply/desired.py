@@ -164,8 +164,8 @@ class Desired:
 
     def needs_buyer(self, one: Entry, built: Known) -> bool:
         """Whether it is an order whose buyer has to be in the ERP. One that is left out, or was cancelled before the
-        ERP got it, needs none."""
-        void = _is_cancelled(built) and not one.applied
+        ERP got it, needs none; nor does a cancelled one that was typed in there, and has a buyer of its own."""
+        void = _is_cancelled(built) and (not one.applied or bool(one.linked))
         return isinstance(built, SalesOrder) and not (void or self.is_early(one, built))
 
     def _lacks(
@@ -396,8 +396,7 @@ def _cancelled(one: Entry, built: Known, found: Wanted | Outcome) -> Wanted | Ou
     if not (kept and isinstance(order, SalesOrder) and order.status == "cancelled"):
         return found
     if not one.applied:
-        uncertain = one.linked or isinstance(built, OnlyCancelled)
-        return found if uncertain else Wanted(record(order, {"cancelled": True}))
+        return found if isinstance(built, OnlyCancelled) else Wanted(record(order, {"cancelled": True}))
     if one.fingerprint and one.identity and not may_be_same(one.identity, one.fingerprint):
         return found
     last = from_json(one.applied)

@@ -141,6 +141,7 @@ class Moves:
             was = documents.entries_of(cursor, [old])[old]
             if _is_new(was) and not _is_ignored(was):
                 return  # the ERP has nothing of it
+            marks.take_turns(cursor, [new])
             waiting = marks.waiting_for(cursor, [new])
             leases.prove(cursor, leased, waiting)
             moves.move(cursor, old, new)

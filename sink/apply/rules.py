@@ -56,8 +56,11 @@ class Rules:
         return Outcome.waits(ref, state, rest)
 
     def settling(self, hold: Hold, one: Entry) -> Outcome:
-        """Settling until `settle_seconds` have passed since the mark, then held. A document that this check already
-        holds stays held: another mark must not take it out of the lists, nor end a person's right to decide."""
-        left = self.settle_seconds - one.age
-        is_held = one.state is State.HELD and one.check == hold.check
-        return self.held(hold) if is_held or left <= 0 else Outcome.settling(hold.reason, hold.next_step, left)
+        """Settling until `settle_seconds` have passed since the mark, or since the document first failed this check: a
+        shop may change it more often. Then held. A document that this check already holds stays held: another mark must
+        not take it out of the lists, nor end a person's right to decide."""
+        is_same = one.check == hold.check
+        left = self.settle_seconds - max(one.age, one.settled_for if is_same else 0.0)
+        if left <= 0 or (is_same and one.state is State.HELD):
+            return self.held(hold)
+        return Outcome.settling(hold.reason, hold.next_step, left, hold.check)

@@ -106,9 +106,18 @@ class Task:
         stays = was is not Milestone.CANCELLED and self.step.goal.before(was)
         return replace(outcome, reached=was) if stays else outcome
 
+    def is_written(self, seen: Observed) -> bool:
+        """Whether a step that was done in part has written all its content, and only the milestone is short.
+
+        Only the step itself can go on if the milestone is already the goal's: the ERP has two states for it.
+        """
+        written = self.step.verb in ("create", "advance") or (self.step.verb == "amend" and seen.key == self.step.key)
+        short = seen.milestone is None or seen.milestone.before(self.step.goal)
+        return written and (short or bool(not_kept(self.step.want, seen.record)))
+
     def begun(self, seen: Observed) -> Outcome:
-        """The ERP has made the document and went no further. It counts as written, whatever is in it: the next look
-        compares it, and plans the rest from the shop as it is then."""
+        """The ERP has the content of the step and went no further. It counts as written, whatever is in the document:
+        the next look compares it, and plans the rest from the shop as it is then."""
         return replace(self.done(seen.reference, more=True), reached=seen.milestone or "")
 
     def told(self, outcome: Outcome) -> Outcome:
@@ -143,8 +152,8 @@ class Sending:
         """Asks the ERP about steps in doubt, before anything else is done to their documents. Writes those that were
         done, forgets those that were not, completes those done in part, and holds those that the ERP cannot tell.
 
-        A create that was done in part is written and not completed: if the shop has cancelled the order meanwhile, a
-        draft is cancelled more easily than a confirmed order; and a person may have edited the draft.
+        A step that has written its content is not taken on to its milestone: if the shop has cancelled the order
+        meanwhile, a draft is cancelled more easily than a confirmed order; and a person may have edited the draft.
         """
         tasks = [Task(one, _step(one.intent, ref), one.intent) for one, ref in in_doubt if one.intent]
         if not tasks:
@@ -156,8 +165,8 @@ class Sending:
         for task, seen in of[HowFar.DONE]:
             reference = seen.reference if seen else ""
             outcomes.append((task.one, task.done(reference, more=True)))
-        made = [(task, seen) for task, seen in of[HowFar.PARTLY] if seen and task.step.verb == "create"]
-        outcomes += [(task.one, task.begun(seen)) for task, seen in made]
+        begun = [(task, seen) for task, seen in of[HowFar.PARTLY] if seen and task.is_written(seen)]
+        outcomes += [(task.one, task.begun(seen)) for task, seen in begun]
         with transaction(self._connection) as cursor:
             documents.write(cursor, leased, outcomes)
         self._intend(leased, [task for task, _ in of[HowFar.NOT_DONE]], under_way=False)

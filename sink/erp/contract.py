@@ -140,8 +140,8 @@ class StepProgress(NamedTuple):
     """How far a step came, and its document as it is now, if it exists.
 
     A step that is PARTLY done can continue as `replace(step, before=basis(observed))` under the same key, since it has
-    itself changed the state that it was planned on. A create that is PARTLY done has made its document; the sink plans
-    the rest anew.
+    itself changed what it was planned on. A create or advance that is PARTLY done, or an amend whose key is there, has
+    written its content. Someone may have changed that since, so the sink plans the rest of such a step anew.
     """
 
     how_far: HowFar

@@ -49,12 +49,13 @@ class Entry:
     age: float  # seconds since the last mark
     dirty: bool  # marked since the last look
     passes: bool  # a person has let the shop's present version pass the brake
-    check: str | None = None  # the check that a held document did not pass
+    check: str | None = None  # the check that a held or settling document did not pass
     decisions: dict[str, Any] | None = None  # see `planning.decisions`
     account: str | None = None  # the ERP's key of the account that a customer shares
     next_unit: str | None = None  # where it goes once its step is no longer in doubt
     still_held: bool = False  # a part of the change was sent, and the rest is still held
     rests: bool = False  # its next try lies ahead, and no mark has come since
+    settled_for: float = 0.0  # seconds since it began to settle for this check
     built: object = None  # the document as the shop has it now
     identity: str | None = None  # the fingerprint of `built`
     shown: str | None = None  # its number in the shop, for people
@@ -98,7 +99,9 @@ _ENTRY: Final = (
     " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float,"
     " seen < marked, passed_at IS NOT DISTINCT FROM marked_at, check_name, decisions, account,"
     " next_unit, state = 'done' AND held_since IS NOT NULL,"
-    " seen >= marked AND coalesce(next_try > clock_timestamp(), false) FROM document"
+    " seen >= marked AND coalesce(next_try > clock_timestamp(), false),"
+    " CASE WHEN state = 'settling' AND held_since IS NOT NULL"
+    " THEN extract(epoch FROM clock_timestamp() - held_since)::float ELSE 0.0 END FROM document"
 )
 
 
@@ -211,9 +214,11 @@ def write(cursor: Cursor, leased: Sequence[Lease], given: Given) -> None:
     if not given:
         return
     arrived = [one.ref for one, outcome in given if outcome.sent or outcome.account or outcome.by_hand]
+    waited_for = _waited_for(given)
+    marks.take_turns(cursor, {*arrived, *waited_for})
     waiting = marks.waiting_for(cursor, arrived)
     leases.prove(cursor, leased, waiting)
-    come = _come(cursor, given) | {*arrived}
+    come = _come(cursor, waited_for) | {*arrived}
     rows = [_row(one, outcome, outcome.waits_for in come) for one, outcome in given]
     cursor.execute(_OUTCOMES, (as_json(rows),))
     written = {DocumentRef(*row) for row in cursor.fetchall()}
@@ -244,7 +249,10 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     -- "At once" means in its turn, not behind everything marked since.
     next_try = CASE WHEN v.again = 0 THEN d.marked_at ELSE clock_timestamp() + make_interval(secs => v.again) END,
     planned = v.planned, gross = coalesce(v.gross, d.gross), currency = coalesce(v.currency, d.currency),
-    held_since = CASE WHEN v.state IN ('held', 'waits') THEN coalesce(d.held_since, clock_timestamp())
+    -- A document settles since it first failed this check, whatever marks have come meanwhile.
+    held_since = CASE WHEN v.state IN ('held', 'waits') OR v.state = 'settling' AND v.check_name = d.check_name
+            THEN coalesce(d.held_since, clock_timestamp())
+        WHEN v.state = 'settling' THEN clock_timestamp()
         WHEN v.partly THEN d.held_since END,
     number = coalesce(v.number, d.number), needed = v.needed OR d.needed,
     applied = CASE WHEN v.removed THEN NULL
@@ -320,10 +328,14 @@ def _agreed(one: Entry, outcome: Outcome) -> str | None:
     return one.identity if one.applied and outcome.state is State.DONE else None
 
 
-def _come(cursor: Cursor, given: Given) -> set[DocumentRef | None]:
-    """The documents waited for that have arrived in the ERP between the look and this transaction."""
-    waited = {outcome.waits_for for _, outcome in given if outcome.waits_for and outcome.state is State.WAITS}
-    return {ref for ref, other in entries_of(cursor, waited).items() if other.arrived}
+def _waited_for(given: Given) -> set[DocumentRef]:
+    """The documents that others wait for from now on."""
+    return {outcome.waits_for for _, outcome in given if outcome.waits_for and outcome.state is State.WAITS}
+
+
+def _come(cursor: Cursor, waited_for: Collection[DocumentRef]) -> set[DocumentRef | None]:
+    """Those of the documents waited for that have arrived since the look."""
+    return {ref for ref, other in entries_of(cursor, waited_for).items() if other.arrived}
 
 
 TELLS_AT: Final = 10

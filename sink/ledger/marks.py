@@ -62,6 +62,20 @@ def need(cursor: Cursor, refs: Collection[DocumentRef]) -> None:
         _look_again(cursor, "needed = true, marked = marked + 1", f"{OF_THESE} AND NOT needed", these(refs))
 
 
+def take_turns(cursor: Cursor, refs: Collection[DocumentRef]) -> None:
+    """Waits until no other transaction says that one of these has arrived, or that something waits for it.
+
+    If two said so at once, neither would see the other's word, and nobody would wake what waits. The locks are taken in
+    one order, and before all row locks, so that no deadlock is possible.
+    """
+    if refs:
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(key) FROM (SELECT DISTINCT"
+            " hashtextextended(current_schema || '.arrives.' || ref, 0) AS key FROM unnest(%s) AS ref ORDER BY 1) AS k",
+            (TextArray(map(str, refs)),),
+        )
+
+
 def waiting_for(cursor: Cursor, refs: Collection[DocumentRef]) -> list[str]:
     """The units of documents that wait for one of these."""
     if not refs:

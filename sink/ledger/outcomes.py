@@ -109,9 +109,9 @@ class Outcome:
     milestone `reached`; also set if only a later call of the step failed. `command`: that step, or the one that failed,
     for people. `more`: more is to be done for this mark, so the document stays due, even if this worker dies.
     `by_hand`: what counts as written because a person has done it in the ERP. `commands`: what would be sent. `check`:
-    the one that a held document did not pass, with the fields that a person may accept in `disputed`. `account`: the
-    ERP's key of the account that a customer shares from now on, described for people in `told`. `external`: the ERP's
-    key of a document that the ledger had forgotten.
+    the one that a held or settling document did not pass, with the fields that a person may accept in `disputed`.
+    `account`: the ERP's key of the account that a customer shares from now on, described for people in `told`.
+    `external`: the ERP's key of a document that the ledger had forgotten.
     """
 
     state: State
@@ -183,9 +183,9 @@ class Outcome:
         return cls(State.WAITS, f"waits for {ref}{why}", next_step.format(ref=ref), "waits", ref, again)
 
     @classmethod
-    def settling(cls, reason: str, next_step: str, again: float) -> Self:
+    def settling(cls, reason: str, next_step: str, again: float, check: str | None = None) -> Self:
         """Something is missing that may be on its way."""
-        return cls(State.SETTLING, reason, next_step, again=again)
+        return cls(State.SETTLING, reason, next_step, again=again, check=check)
 
     @classmethod
     def held(

@@ -11,7 +11,20 @@ import pytest
 from deploy.embedded import Postgres
 from sink.erp.contract import Erp, HoldError, HowFar, NotDone, StopError
 from sink.erp.kinds import BY_HAND, ErpRef, Milestone
-from tests.erp_contract.records import CHARGES, CHEAPER, LINES, REF, Sink, changed, create, line, refused, sale, step
+from tests.erp_contract.records import (
+    CHARGES,
+    CHEAPER,
+    CUSTOMER,
+    LINES,
+    REF,
+    Sink,
+    changed,
+    create,
+    line,
+    refused,
+    sale,
+    step,
+)
 from tests.erp_contract.sql_target import SqlTarget
 
 ORDER, OTHER = REF["order"], ErpRef("order", "shop/order/2/1")
@@ -176,3 +189,25 @@ def test_a_deferred_trigger_of_the_erp_ends_in_time_or_nothing_is_done(in_postgr
     assert refused(results) == ["ConflictError"]
     assert in_postgres.content() == before
     sink.done(wanted)
+
+
+def test_what_a_deferred_trigger_of_the_erp_makes_of_a_document_is_read_back(in_postgres: SqlTarget) -> None:
+    """It rounds to five cents. Another kind is in the same call, and a deferred check needs all lines to be there."""
+    sink = Sink(in_postgres.adapter())
+    for name, does in (
+        ("rounds", "UPDATE orders SET gross = round(gross * 20) / 20 WHERE id = NEW.id"),
+        ("has_lines", "IF NOT EXISTS (SELECT FROM order_lines WHERE order_id = NEW.id) THEN RAISE 'empty'; END IF"),
+    ):
+        in_postgres.run(
+            f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {does}; RETURN NULL; END $$"
+        )
+        in_postgres.run(
+            f"CREATE CONSTRAINT TRIGGER {name} AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED"
+            f" FOR EACH ROW EXECUTE FUNCTION {name}()"
+        )
+    odd, even = sale({"1": line("1", "10.01")}), sale({"1": line("1", "10.05")}, number="S-2")
+    customer, kept, rounded = sink.apply(create(CUSTOMER, REF["customer"]), create(even, OTHER), create(odd, ORDER))
+    assert refused([customer, kept, rounded]) == ["", "", "HoldError"]
+    assert isinstance(rounded, NotDone)
+    assert "gross: the shop has 10.01, the ERP keeps 10.00" in rounded.error.message
+    assert sink.erp.observe([ORDER, OTHER]).keys() == {OTHER}

@@ -9,12 +9,16 @@ from decimal import Decimal
 import pytest
 
 from deploy.tryton.screen import Screen
+from sink.database import Connection
 from sink.erp.contract import ConflictError, HowFar, NotDone, Observed, Step, StepResult, basis
 from sink.erp.kinds import Milestone, not_kept
 from tests.erp_contract.cells import CHEAPER_LINE, FEWER
 from tests.erp_contract.records import REF, SALE, Sink, create, step
 from tests.erp_contract.tryton_target import TrytonTarget
 from tests.faults.rpc_proxy import RpcProxy
+from tests.faults.tryton_chain import until_done, worker
+from tests.fix_erp import ORDER as OF_SHOP
+from tests.fix_erp import change, drain, held, mark, pass_deadlines
 
 ORDER = REF["order"]
 GOALS = {Milestone.DRAFT: "draft", Milestone.CONFIRMED: "quotation", Milestone.PROCESSING: "processing"}
@@ -155,6 +159,53 @@ def test_a_remark_that_is_typed_after_a_lost_call_stays(
     assert found.how_far is HowFar.PARTLY
     sink.done(replace(wanted, before=basis(found.observed)))
     assert is_remarked(tryton_clerk)
+
+
+def test_a_value_that_is_changed_in_a_draft_of_ours_after_a_lost_call_is_held(
+    tryton_place: TrytonTarget, tryton_proxy: RpcProxy, tryton_clerk: Screen, middle: Connection, profile_path: str
+) -> None:
+    """Our amendment has written all, and only the state is short. It does not go on over what the clerk has typed."""
+    goal = {"orders": {"goal": "quotation"}}
+    sends = worker(middle, profile_path, tryton_place.adapter(url=tryton_proxy.url, **goal), goal=Milestone.CONFIRMED)
+    mark(middle)
+    until_done(middle, sends)
+    change(middle, "UPDATE orders SET gross = 9.90")
+    mark(middle, OF_SHOP)
+    tryton_proxy.calls.clear()
+    tryton_proxy.faults[:] = [None, None, "cut"]
+    drain(sends)
+    assert tryton_proxy.calls == ["model.sale.sale.draft", SALE_WRITE, "model.sale.sale.quote"]
+    tryton_place.clerk.edits(ORDER, "payment_means", "cash")
+    pass_deadlines(middle)
+    drain(sends)
+    assert held(middle) == ["changed in the ERP: payment_means: we wrote card, the ERP has cash"]
+    seen = Sink(tryton_place.adapter()).see(ORDER)
+    assert (seen.state, seen.record.fields["payment_means"]) == ("draft", "cash")
+    assert seen.record.fields["gross"] == Decimal("9.90")
+    tryton_place.clerk.edits(ORDER, "payment_means", "card")
+    mark(middle, OF_SHOP)
+    until_done(middle, sends)
+    assert Sink(tryton_place.adapter()).see(ORDER).state == "quotation"
+
+
+def test_an_order_is_taken_on_between_two_states_that_are_one_milestone(
+    tryton_place: TrytonTarget, tryton_proxy: RpcProxy, middle: Connection, profile_path: str
+) -> None:
+    """A quotation counts as confirmed. The step that was to confirm it still knows that it has not come so far."""
+    goal = {"orders": {"goal": "confirmed"}}
+    sends = worker(middle, profile_path, tryton_place.adapter(url=tryton_proxy.url, **goal), goal=Milestone.CONFIRMED)
+
+    def cuts(method: str) -> None:
+        if method.endswith(".confirm") and tryton_proxy.calls.count(method) == 1:
+            tryton_proxy.faults[:] = ["cut"]
+
+    tryton_proxy.on_call = cuts
+    mark(middle)
+    drain(sends)
+    assert Sink(tryton_place.adapter()).see(ORDER).state == "quotation"
+    pass_deadlines(middle)
+    until_done(middle, sends)
+    assert Sink(tryton_place.adapter()).see(ORDER).state in ("confirmed", "processing")
 
 
 def test_a_later_step_of_another_worker_is_not_written_over(

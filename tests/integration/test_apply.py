@@ -219,13 +219,42 @@ def test_a_held_document_stays_held_when_the_shop_changes_it_again(
     worker = make_worker(middle, erp, profile_path, settle=30)
     look(worker, middle)
     asked = "SELECT state, check_name, held_since FROM document WHERE type = 'sales_order'"
-    assert rows(middle, asked) == [("settling", None, None)]
+    ((state, check, began),) = rows(middle, asked)
+    assert (state, check) == ("settling", "invalid")
     with transaction(middle) as cursor:
         cursor.execute("UPDATE document SET marked_at = marked_at - interval '1 minute'")
     pass_deadlines(middle)
     drain(worker)
     ((state, check, since),) = rows(middle, asked)
-    assert (state, check, since is None) == ("held", "invalid", False)
+    assert (state, check, since) == ("held", "invalid", began)
     look(worker, middle)
     assert rows(middle, asked) == [(state, check, since)]
     assert rows(middle, "SELECT count(*)::int FROM history WHERE event = 'held'") == [(1,)]
+
+
+def test_a_document_that_the_shop_changes_all_the_time_is_held_for_what_it_lacks(
+    middle: Connection, erp: SqlErp, profile_path: str
+) -> None:
+    """It settles from its first failure on, and not from the last mark. Another failure is another matter."""
+    odd = PROFILE["sales_order.lines.sql"].replace("gross FROM", "gross + (number = 'odd')::int AS gross FROM")
+    Path(profile_path, "sales_order.lines.sql").write_text(odd)
+    worker = make_worker(middle, erp, profile_path, settle=30)
+
+    def after_20_s(change_to: str) -> tuple[str, str]:
+        with transaction(middle) as cursor:
+            cursor.execute("UPDATE document SET held_since = held_since - interval '20 s'")
+        change(middle, f"UPDATE orders SET {change_to}")
+        look(worker, middle)
+        ((state, check),) = rows(middle, "SELECT state, check_name FROM document WHERE type = 'sales_order'")
+        return state, check
+
+    invalid, wrong = "placed_at = '20000-01-01', number = 'S-1'", "placed_at = '2026-01-01', number = 'odd'"
+    for change_to, becomes in (
+        (invalid, ("settling", "invalid")),
+        (invalid, ("settling", "invalid")),
+        (wrong, ("settling", "totals")),
+        (wrong, ("settling", "totals")),
+        (wrong, ("held", "totals")),
+    ):
+        assert after_20_s(change_to) == becomes
+    assert rows(middle, "SELECT clock_timestamp() - marked_at < interval '30 s' FROM document") == [(True,), (True,)]

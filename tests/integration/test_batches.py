@@ -1,6 +1,8 @@
 """Many orders at once: what one of them lacks holds that one alone, and what fails half way is continued."""
 
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
@@ -31,6 +33,7 @@ from sink.erp.kinds import Milestone
 from sink.erp.sql.adapter import SqlErp
 from sink.erp.sql.mapping import load_mapping
 from sink.ledger import documents, leases, marks
+from sink.ledger.outcomes import Outcome, State
 from sink.planning.policy import Policy
 from sink.reconcile.sides import reconcile
 from tests.fix_erp import (
@@ -364,6 +367,121 @@ def test_what_a_refused_step_reached_is_kept_and_taken_on(
     assert held(middle) == []
 
 
+class StateByState(SqlErp):
+    """An ERP that writes an order's content first and takes it on from state to state, each in a transaction of its
+    own. While it `breaks_off`, only the first is done, and the reply is lost. `verbs` are those of the steps since."""
+
+    url = ""
+    breaks_off = False
+    verbs: tuple[Verb, ...] = ()
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        self.verbs += tuple(step.verb for step in steps)
+        if not self.breaks_off:
+            return super().apply([self._going_on(step) for step in steps], not_after)
+        for step in steps:
+            assert step.before is not None
+            if step.verb == "amend":
+                super().apply([replace(step, goal=step.before.milestone)], not_after)
+            else:
+                run(self.url, "UPDATE orders SET status = 'confirmed'")
+        return [NotDone(RetryError("the reply was lost")) for _ in steps]
+
+    def _going_on(self, step: Step) -> Step:
+        """The reference ERP takes no key twice."""
+        seen = self.observe([step.ref]).get(step.ref)
+        return replace(step, key=step.key + 1) if seen and seen.key == step.key and step.verb != "create" else step
+
+    def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
+        return [
+            told._replace(how_far=HowFar.PARTLY)
+            if told.observed and (told.observed.milestone or step.goal).before(step.goal)
+            else told
+            for step, told in zip(steps, super().progress(steps), strict=True)
+        ]
+
+
+@pytest.fixture
+def state_by_state(erp_url: str) -> Iterator[StateByState]:
+    with closing(StateByState(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))) as adapter:
+        adapter.url = erp_url
+        yield adapter
+
+
+def _taking_to(goal: Milestone, middle: Connection, erp: SqlErp, profile_path: str) -> Worker:
+    rules = Rules("shop", Policy("shop", goal=goal), apply=True, settle_seconds=0)
+    return Worker(middle, load_profile(profile_path), erp, rules, goal)
+
+
+def _broken_off(middle: Connection, erp: StateByState, profile_path: str, goal: Milestone, then: str) -> Worker:
+    """A draft in the ERP, of which a step to a later milestone breaks off after its first transaction."""
+    mark(middle)
+    drain(_taking_to(Milestone.DRAFT, middle, erp, profile_path))
+    change(middle, then)
+    erp.breaks_off = True
+    worker = _taking_to(goal, middle, erp, profile_path)
+    mark(middle, ORDER)
+    drain(worker)
+    erp.breaks_off, erp.verbs = False, ()
+    pass_deadlines(middle)
+    return worker
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "verbs", "becomes"),
+    [
+        ("", ("advance",), ("part_delivered", "11.90")),
+        ("gross = 9.90", ("amend",), ("part_delivered", "9.90")),
+        ("status = 'cancelled'", ("cancel",), ("cancelled", "11.90")),
+    ],
+)
+def test_an_order_that_was_on_its_way_is_not_taken_on_without_a_look_at_the_shop(
+    middle: Connection, state_by_state: StateByState, profile_path: str, erp_url: str, meanwhile: str,
+    verbs: tuple[str, ...], becomes: tuple[str, str],
+) -> None:  # fmt: skip
+    """Its advance broke off half way. Once goods had left, the ERP would not cancel it any more."""
+    nothing = "UPDATE orders SET gross = gross"
+    worker = _broken_off(middle, state_by_state, profile_path, Milestone.PART_DELIVERED, nothing)
+    assert run(erp_url, "SELECT status FROM orders") == [("confirmed",)]
+    if meanwhile:
+        change(middle, f"UPDATE orders SET {meanwhile}")
+        mark(middle, ORDER)
+    drain(worker)
+    assert state_by_state.verbs == verbs
+    assert run(erp_url, "SELECT status, gross::text FROM orders") == [becomes]
+    assert held(middle) == []
+
+
+CASH = "changed in the ERP: payment_means: we wrote card, the ERP has cash"
+
+
+@pytest.mark.parametrize(
+    ("clerk", "shop", "verbs", "becomes", "why"),
+    [
+        ("", "", ("advance",), ("confirmed", "9.90", "card"), []),
+        ("", "status = 'cancelled'", ("cancel",), ("cancelled", "9.90", "card"), []),
+        ("payment_means = 'cash'", "", (), ("draft", "9.90", "cash"), [CASH]),
+        ("payment_means = 'cash'", "gross = 8.90", ("amend",), ("confirmed", "8.90", "cash"), [CASH]),
+    ],
+)
+def test_a_change_that_broke_off_after_its_content_is_compared_and_not_written_again(
+    middle: Connection, state_by_state: StateByState, profile_path: str, erp_url: str, clerk: str, shop: str,
+    verbs: tuple[str, ...], becomes: tuple[str, str, str], why: list[str],
+) -> None:  # fmt: skip
+    """A clerk may have changed the order since, or the shop. What is in it is ours, and no clerk's edit."""
+    worker = _broken_off(middle, state_by_state, profile_path, Milestone.CONFIRMED, "UPDATE orders SET gross = 9.90")
+    assert run(erp_url, "SELECT status, gross::text FROM orders") == [("draft", "9.90")]
+    if clerk:
+        run(erp_url, f"UPDATE orders SET {clerk}")
+    if shop:
+        change(middle, f"UPDATE orders SET {shop}")
+        mark(middle, ORDER)
+    drain(worker)
+    assert state_by_state.verbs == verbs
+    assert run(erp_url, "SELECT status, gross::text, payment_means FROM orders") == [becomes]
+    assert held(middle) == why
+
+
 def test_orders_are_taken_as_far_as_they_shall(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
@@ -538,6 +656,44 @@ def test_an_order_whose_buyer_is_just_given_back_keeps_its_place(
         cursor.execute("SELECT u.due_at = d.marked_at, d.state FROM unit AS u JOIN document AS d USING (unit)"
                        " WHERE unit = 'sales_order:1'")  # fmt: skip
         assert cursor.fetchall() == [(True, "due")]
+
+
+@pytest.mark.parametrize("first", ["buyer", "order"])
+def test_an_order_that_is_parked_while_its_held_buyer_arrives_is_woken(
+    middle: Connection, database: str, first: str
+) -> None:
+    """Two workers write at once, neither sees what the other has not committed, and he was due by himself."""
+    mark(middle)
+    with transaction(middle) as cursor:
+        marks.need(cursor, [CUSTOMER])
+        taken = {ref: leases.take(cursor, ref.type, 60.0, [UNITS[ref]]) for ref in (CUSTOMER, ORDER)}
+        entries = documents.entries_of(cursor, [CUSTOMER, ORDER])
+    came, waits = Outcome.shares("shop/customer/8/1"), Outcome.waits(CUSTOMER, State.HELD, 600.0)
+    given = [(taken[CUSTOMER], [(entries[CUSTOMER], came)]), (taken[ORDER], [(entries[ORDER], waits)])]
+    if first == "order":
+        given.reverse()
+
+    def second(connection: Connection) -> None:
+        with transaction(connection) as cursor:
+            documents.write(cursor, *given[1])
+
+    with closing(connect(database, "ordertap_shop")) as other, ThreadPoolExecutor(1) as pool:
+        with transaction(middle) as cursor:
+            documents.write(cursor, *given[0])
+            writes = pool.submit(second, other)
+            while not (writes.done() or _stands_still(cursor, other)):
+                time.sleep(0.01)
+        writes.result(60)
+    with transaction(middle) as cursor:
+        leases.release(cursor, taken[ORDER])
+    assert rows(middle, "SELECT state, waits_for FROM document WHERE key = '1'") == [("waits", "customer 7")]
+    assert rows(middle, "SELECT due_at <= clock_timestamp() FROM unit WHERE unit = 'sales_order:1'") == [(True,)]
+
+
+def _stands_still(cursor: Cursor, other: Connection) -> bool:
+    """Whether another connection waits for a lock of this one."""
+    cursor.execute("SELECT pg_backend_pid() = ANY(pg_blocking_pids(%s))", (other.info.backend_pid,))
+    return cursor.fetchall() == [(True,)]
 
 
 def test_an_order_waits_for_a_buyer_of_whom_a_call_is_under_way(

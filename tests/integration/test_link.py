@@ -302,6 +302,25 @@ def test_an_order_of_before_the_start_is_carried_over_if_it_is_named(
     assert held(middle) == []
 
 
+@pytest.mark.parametrize("buyer", ["new", "refused"])
+@pytest.mark.parametrize("state", ["confirmed", "cancelled"])
+def test_one_that_the_shop_has_cancelled_meanwhile_is_cancelled(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str, buyer: str, state: str
+) -> None:
+    """Whatever holds its buyer, who was not sent for it. A clerk may have cancelled it as well."""
+    type_in(erp_url)
+    if buyer == "refused":
+        run(erp_url, "ALTER TABLE customers ADD CONSTRAINT odd CHECK (external_key IS NULL)")
+    mark(middle)
+    name(middle, ORDER, "hand:900")
+    change(middle, "UPDATE orders SET status = 'cancelled'")
+    run(erp_url, f"UPDATE orders SET status = '{state}'")
+    drain(make_worker(middle, erp, profile_path))
+    assert held(middle) == []
+    assert run(erp_url, "SELECT external_key, status FROM orders") == [("shop/order/1/1", "cancelled")]
+    assert run(erp_url, "SELECT count(*)::int FROM customers") == [(1,)], "the one that was typed in"
+
+
 def test_one_that_is_gone_or_has_a_key_is_held(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:

@@ -39,11 +39,17 @@ def apply(database: ErpDatabase, steps: Sequence[Step], not_after: datetime) -> 
 
 
 def _together(database: ErpDatabase, steps: Sequence[Numbered], not_after: datetime) -> dict[int, StepResult]:
-    """Does the steps in one transaction. A step that refers to another's document comes after it."""
+    """Does the steps in one transaction. A step that refers to another's document comes after it. All is read back at
+    the end, after the ERP's deferred triggers, which may change it."""
     results: dict[int, StepResult] = {}
     with database.connection(write=True) as connection:
-        for _, some in groupby(steps, lambda one: (one[1].ref.kind, one[1].verb)):
-            results |= Writing(database, connection, list(some)).done()
+        alike = groupby(steps, lambda one: (one[1].ref.kind, one[1].verb))
+        groups = [Writing(database, connection, list(some)) for _, some in alike]
+        for group in groups:
+            results |= group.write()
+        database.run_deferred(connection)
+        for group in groups:
+            results |= group.read_back()
         database.commit(connection, not_after)
     return results
 

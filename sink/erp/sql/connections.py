@@ -103,21 +103,25 @@ class ErpDatabase:
         read = found if isinstance(found, datetime) else datetime.fromisoformat(str(found))
         return read if read.tzinfo else read.replace(tzinfo=UTC)
 
+    def run_deferred(self, connection: sa.Connection) -> None:
+        """Has the ERP's deferred constraints and triggers run now, after the last write. Inside COMMIT, a trigger could
+        change what was already read back, or take longer than the time that is left."""
+        if self.dialect == "postgresql":
+            connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+
     def commit(self, connection: sa.Connection, not_after: datetime) -> None:
         """Commits, unless the deadline has passed by the server's clock: then LateError, and nothing was changed.
 
         If the server allows it, clock and COMMIT are one message: a process that freezes between the two would commit
         when another has long decided what to do. SQLite holds the only lock meanwhile; the others have
-        `settles_within`. The ERP's deferred constraints are checked before the clock is read, because inside COMMIT
-        they might take longer than the time that is left. The driver does not know about this COMMIT, so the message
-        ends with BEGIN, to give the driver the open transaction that it expects.
+        `settles_within`. The driver does not know about this COMMIT, so the message ends with BEGIN, to give the driver
+        the open transaction that it expects.
         """
         if self.dialect != "postgresql":
             if self.clock(connection) >= not_after:
                 raise LateError("the time for this call is over", "nothing is to be done: it is planned anew")
             connection.commit()
             return
-        connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
         try:
             connection.exec_driver_sql("SELECT 1 / (clock_timestamp() < %s)::int; COMMIT; BEGIN", (not_after,))
         except exc.DataError as error:

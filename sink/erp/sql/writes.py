@@ -59,7 +59,7 @@ class Links:
 
 
 class Writing:
-    """The steps of one kind and one verb."""
+    """The steps of one kind and one verb: first `write`, then `read_back`."""
 
     def __init__(self, database: ErpDatabase, connection: sa.Connection, steps: Sequence[Numbered]) -> None:
         self._database = database
@@ -71,9 +71,10 @@ class Writing:
         self._lines = self._document.lines
         self._state = cache(partial(_state, self._document))
         self._line_table = database.table(self._lines.table) if self._lines else None
+        self._written: list[Numbered] = []
 
-    def done(self) -> dict[int, StepResult]:
-        """Does the steps; results by place in the call. UnkeptError if the ERP keeps something else."""
+    def write(self) -> dict[int, StepResult]:
+        """Writes the steps. Returns the results of those that it does not write, by place in the call."""
         there = self._there()
         results: dict[int, StepResult] = {}
         todo: list[Numbered] = []
@@ -83,11 +84,11 @@ class Writing:
                 todo.append((number, step))
             else:
                 results[number] = known
-        if not todo:
-            return results
-        if self._verb == "create":
-            return results | self._read_back(self._create(todo, results))
-        return results | self._read_back(self._change(todo, there, results))
+        if todo and self._verb == "create":
+            self._written = self._create(todo, results)
+        elif todo:
+            self._written = self._change(todo, there, results)
+        return results
 
     def _there(self) -> dict[str, ErpRow]:
         """The documents of the steps, locked, by our keys, including those that will get one."""
@@ -142,13 +143,13 @@ class Writing:
             edits.write(self._connection, self._line_table, self._lines.id)
         return written
 
-    def _read_back(self, written: Sequence[Numbered]) -> dict[int, StepResult]:
-        """The documents as the ERP has them now. UnkeptError if a value is not what was written."""
-        keys = [step.ref.external for _, step in written]
-        found = by_key(self._database, self._connection, self._kind, keys) if written else {}
+    def read_back(self) -> dict[int, StepResult]:
+        """The documents as the ERP has them now, by place in the call; UnkeptError if it keeps another value."""
+        keys = [step.ref.external for _, step in self._written]
+        found = by_key(self._database, self._connection, self._kind, keys) if keys else {}
         results: dict[int, StepResult] = {}
         unkept: dict[int, StepResult] = {}
-        for number, step in written:
+        for number, step in self._written:
             row = found.get(step.ref.external)
             wrong = "it is not there" if row is None else self._wrong(step, row)
             if wrong or row is None:
