@@ -178,14 +178,19 @@ def _count(text: str) -> int:
 
 
 def _folder(kept: Path | None) -> Path:
-    """Makes a folder that everybody may enter, because PostgreSQL does not run as root."""
+    """Makes a folder that everybody may enter, because PostgreSQL does not run as root. SystemExit with a next step if
+    it cannot be that of `--keep`."""
     if kept is None:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     else:
         folder = kept.resolve()
-        if folder.exists() and any(folder.iterdir()):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            empty = not any(folder.iterdir())
+        except OSError as error:
+            raise SystemExit(f"demo: {kept}: {error.strerror}\n  next: name a new folder") from error
+        if not empty:
             raise SystemExit(f"demo: {kept} is not empty\n  next: name a new folder")
-        folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     return folder
 
