@@ -127,7 +127,8 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
         console.print(f"{time.monotonic() - began:5.1f} s  {words}", markup=False, highlight=False, soft_wrap=True)
 
     stage = Stage(folder, SHOPS[options.shop], options.erp, say)
-    stage.build(stack)
+    with console.status("starting; Ctrl-C stops it"):
+        stage.build(stack)
     say(f"in a second shell: .venv/bin/sink status --config {stage.config}  (or held, list, show ...)")
     say(stage.erp.where())
     watcher = Watcher(stage.shop_url, stage.middle_url, stage.shop.orders, f"ordertap_{stage.shop.name}")
@@ -136,7 +137,6 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
         demo = Demo(stage, watcher, view)
         demo.sell(options.orders, options.seed, stage.shop.pause)
         if not options.once:
-            console.print(stage.erp.where(), markup=False, highlight=False, soft_wrap=True)
             _trickle(demo, view, options.seed + 1)
         code, picture = demo.compare()
     console.print(
