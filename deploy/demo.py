@@ -139,9 +139,8 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
         if not options.once:
             _trickle(demo, view, options.seed + 1)
         code, picture = demo.compare()
-    console.print(
-        "Neither side counts orders that were not paid, or were cancelled before the ERP got them.", style="dim"
-    )
+    uncounted = "Neither side counts orders that were not paid, or were cancelled before the ERP got them."
+    console.print(uncounted, style="dim", soft_wrap=True)
     if summary := stage.erp.summary():
         console.print(summary, markup=False, highlight=False)
     console.print(picture.rstrip(), markup=False, highlight=False, soft_wrap=True)
