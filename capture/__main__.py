@@ -21,10 +21,11 @@ from capture.demand import SignalType
 from capture.kafka import broker
 from capture.metrics import Metrics
 from capture.pipeline import Capture
-from capture.plan import Plan, limits_of, options_of, own_version, plan_of
+from capture.plan import Plan, limits_of, options_of, plan_of
 from capture.settings import REREAD_AT_ONCE, REREAD_TO_CONNECT, Settings
 from capture.stopping import end_deaf_start
 from schemas.model.errors import ExitCode, OrdertapError, SettingsError
+from schemas.process.command_line import own_version, rewrap_help
 from schemas.process.service import HealthServer, configure_logs, reread_event, stop_event
 from schemas.process.settings import load
 from schemas.writing.compiled import way_of_rows
@@ -268,6 +269,9 @@ def signal_resume(config: Config = None) -> None:
 def signal_stop(config: Config = None) -> None:
     """Gives up the requested snapshots. Rows that are written already stay."""
     _signal(config, "stop-snapshot")
+
+
+rewrap_help(app)
 
 
 def _signal(config: Path | None, kind: SignalType) -> None:

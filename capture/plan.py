@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 from pydantic import SecretStr
@@ -37,6 +36,7 @@ from capture.snapshot.modes import SnapshotOptions
 from capture.stream import Options
 from schemas.model.errors import SettingsError
 from schemas.model.relation import Relation, TableFacts
+from schemas.process.command_line import own_version
 from schemas.reading.json_text import json_text
 from schemas.registry import wire
 from schemas.registry.registry import Registry, open_registry
@@ -237,11 +237,3 @@ def options_of(settings: Settings) -> Options:
         settings.provide_transaction_metadata,
         settings.database_password,
     )
-
-
-def own_version() -> str:
-    """The version of ordertap."""
-    try:
-        return version("ordertap")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0"

@@ -127,7 +127,8 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
         console.print(f"{time.monotonic() - began:5.1f} s  {words}", markup=False, highlight=False, soft_wrap=True)
 
     stage = Stage(folder, SHOPS[options.shop], options.erp, say)
-    stage.build(stack)
+    with console.status("starting; Ctrl-C stops it"):
+        stage.build(stack)
     say(f"in a second shell: .venv/bin/sink status --config {stage.config}  (or held, list, show ...)")
     say(stage.erp.where())
     watcher = Watcher(stage.shop_url, stage.middle_url, stage.shop.orders, f"ordertap_{stage.shop.name}")
@@ -136,12 +137,10 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
         demo = Demo(stage, watcher, view)
         demo.sell(options.orders, options.seed, stage.shop.pause)
         if not options.once:
-            console.print(stage.erp.where(), markup=False, highlight=False, soft_wrap=True)
             _trickle(demo, view, options.seed + 1)
         code, picture = demo.compare()
-    console.print(
-        "Neither side counts orders that were not paid, or were cancelled before the ERP got them.", style="dim"
-    )
+    uncounted = "Neither side counts orders that were not paid, or were cancelled before the ERP got them."
+    console.print(uncounted, style="dim", soft_wrap=True)
     if summary := stage.erp.summary():
         console.print(summary, markup=False, highlight=False)
     console.print(picture.rstrip(), markup=False, highlight=False, soft_wrap=True)
@@ -178,14 +177,19 @@ def _count(text: str) -> int:
 
 
 def _folder(kept: Path | None) -> Path:
-    """Makes a folder that everybody may enter, because PostgreSQL does not run as root."""
+    """Makes a folder that everybody may enter, because PostgreSQL does not run as root. SystemExit with a next step if
+    it cannot be that of `--keep`."""
     if kept is None:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     else:
         folder = kept.resolve()
-        if folder.exists() and any(folder.iterdir()):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            empty = not any(folder.iterdir())
+        except OSError as error:
+            raise SystemExit(f"demo: {kept}: {error.strerror}\n  next: name a new folder") from error
+        if not empty:
             raise SystemExit(f"demo: {kept} is not empty\n  next: name a new folder")
-        folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     return folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
@@ -51,6 +52,7 @@ class Reference:
 
     def __init__(self, postgres: Postgres, folder: Path, stack: ExitStack, say: Callable[[str], None]) -> None:
         self._url = postgres.create_database("erp")
+        self._psql = "psql" if shutil.which("psql") else postgres.bin / "psql"
 
     def begin(self) -> None:
         """It is there at once."""
@@ -70,7 +72,7 @@ class Reference:
         return ""
 
     def where(self) -> str:
-        return f"the ERP: psql {self._url}"
+        return f"the ERP: {self._psql} {self._url}"
 
 
 class RealTryton:
@@ -148,7 +150,7 @@ class RealTryton:
 
 
 def _sum(rows: Collection[dict[str, Any]]) -> str:
-    return f"{sum((row['total_amount'] for row in rows), Decimal(0)):.2f} EUR in {len(rows)}"
+    return f"{sum((row['total_amount'] for row in rows), Decimal(0)):,.2f} EUR in {len(rows)}"
 
 
 ERPS: dict[str, Callable[[Postgres, Path, ExitStack, Callable[[str], None]], DemoErp]] = {

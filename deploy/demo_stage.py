@@ -111,11 +111,14 @@ class Stage:
         self.shop_url, self.middle_url = (postgres.create_database(name) for name in ("shop", "middle"))
         self.erp = ERPS[self._erp_kind](postgres, self.folder, stack, self.say)
         self.erp.begin()
+        self.say(f"opening the shop ({self.shop.name})")
+        shop = self._begin_shop()  # beside Kafka's start: both take seconds
         kafka = Kafka(self.folder / "kafka", say=self.say)
         self.say("starting Apache Kafka")
         stack.enter_context(kafka)
-        self.say(f"opening the shop ({self.shop.name})")
-        self._prepare_shop()
+        shop.communicate()
+        if shop.returncode:
+            raise PartError(f"the shop could not be made:\n{(self.folder / 'shop.log').read_text().strip()}")
         self.erp.ready(self._items())
         self._write_settings(postgres, kafka)
         self.run("capture", "init")
@@ -123,18 +126,10 @@ class Stage:
         for name in ("capture", "sink"):
             self.programs.append(stack.enter_context(Program(name, self.folder, self.config)))
 
-    def _prepare_shop(self) -> None:
-        arguments = ["-m", self.shop.simulator, "--database-url", self.shop_url, "--prepare", "--orders", "0"]
-        made = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=DEPLOY.parent,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode:
-            raise PartError(f"the shop could not be made:\n{made.stderr.strip()}")
+    def _begin_shop(self) -> subprocess.Popen[str]:
+        """Starts to make the shop's tables and products. What goes wrong is in shop.log."""
+        errors: IO[str] = self._stack.enter_context((self.folder / "shop.log").open("w"))
+        return self._simulator(errors, "--prepare", "--orders", "0")
 
     def _items(self) -> list[tuple[str, str, Decimal]]:
         shop = psycopg2.connect(self.shop_url)
@@ -199,10 +194,12 @@ class Stage:
 
     def open_shop(self, orders: int, seed: int, pause: float) -> subprocess.Popen[str]:
         """Starts the simulator as a process. Each line of its output is one event."""
-        arguments = ["--database-url", self.shop_url, "--orders", str(orders), "--seed", str(seed)]
         errors: IO[str] = self._stack.enter_context((self.folder / "simulator.log").open("a"))
+        return self._simulator(errors, "--orders", str(orders), "--seed", str(seed), "--pause", str(pause))
+
+    def _simulator(self, errors: IO[str], *options: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", self.shop.simulator, *arguments, "--pause", str(pause)],
+            [sys.executable, "-m", self.shop.simulator, "--database-url", self.shop_url, *options],
             cwd=DEPLOY.parent,
             env=environment(),
             stdin=subprocess.DEVNULL,

@@ -11,7 +11,9 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
 from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -161,7 +163,8 @@ class View:
         self._shop_events.extend(shop)
         self._erp_events.extend(erp)
         if self._live:
-            self._live.update(self.picture())
+            # Room for the ^C that a terminal echoes: it would wrap, and the top line would stay when the view ends.
+            self._live.update(Constrain(self.picture(), self._console.width - 2))
             return
         if time.monotonic() - self._said_at > 5:
             self._said_at = time.monotonic()
@@ -201,7 +204,8 @@ class View:
         )
         bar = ProgressBar(total=max(1, self._orders), completed=min(figures.placed, self._orders))
         title = f"[bold]ordertap[/]  shop ({self._shop}) ▶ capture ▶ Kafka ▶ sink ▶ ERP"
-        return Panel(Group(top, bar, events), title=title, subtitle=self._phase, border_style="blue")
+        # A bar ends no line; padding does.
+        return Panel(Group(top, Padding(bar, 0), events), title=title, subtitle=self._phase, border_style="blue")
 
 
 def _listed(title: str, events: deque[str], colour: str) -> Panel:

@@ -25,7 +25,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 
 class Archive(NamedTuple):
@@ -444,7 +444,8 @@ def unpacked(archive: Archive, name: str, say: Callable[[str], None] = print) ->
                 component = MavenContext().project(archive.group, archive.artifact).at_version(archive.version)
                 fetched = component.artifact(archive.classifier, "tar.gz").resolve()
             partial = Path(tempfile.mkdtemp(dir=cache_folder()))
-            safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 and later
+            # Python 3.11.4 and later
+            safely: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
             shutil.unpack_archive(fetched, partial, "gztar", **safely)
             partial.rename(folder)
     return folder

@@ -27,6 +27,7 @@ make_environment() {
     [ -n "$missing" ] || return 0
     python=$(find_python)
     echo "installing into $venv from PyPI, about a minute, once"
+    trap 'echo "stopped; the next start goes on" >&2; exit 130' INT  # pip ends as if it had failed
     # Debian's Python without its venv module leaves an environment without pip.
     if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1 && ! "$python" -m venv "$venv"; then
         echo "no virtual environment could be made" >&2
@@ -41,4 +42,5 @@ make_environment() {
         return 1
     fi
     for extra in "$@"; do echo "$wanted" >"$venv/installed-$extra"; done
+    trap - INT
 }

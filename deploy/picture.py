@@ -26,7 +26,7 @@ def main() -> None:
     folder.chmod(0o755)  # PostgreSQL does not run as root
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        stage = Stage(folder, SHOPS["sample"], print)
+        stage = Stage(folder, SHOPS["sample"], "sql", print)
         stage.build(stack)
         watcher = Watcher(stage.shop_url, stage.middle_url, stage.shop.orders, f"ordertap_{stage.shop.name}")
         stack.callback(watcher.close)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
 from schemas.model.errors import OrdertapError
+from schemas.process.command_line import own_version, rewrap_help
 from sink.commands import (
     accept,
     brake,
@@ -44,6 +46,22 @@ app = typer.Typer(
 )
 for verb in (*_RUN, *_LOOK, *_DECIDE, *_REPAIR):
     app.add_typer(verb.app)
+rewrap_help(app)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sink {own_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_verb(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

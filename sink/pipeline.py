@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from schemas.model.errors import UnavailableError
+from schemas.process.command_line import own_version
 from sink.apply.circuit import Circuit, Turn
 from sink.apply.worker import Worker
 from sink.database import Connection
@@ -88,7 +89,8 @@ class Sink:
 
     def run(self) -> None:
         """Stages in this thread, applies in others."""
-        log.info("starting", mode="apply" if self._parts.applies else "plan", workers=self._parts.workers)
+        mode = "apply" if self._parts.applies else "plan"
+        log.info("starting", version=own_version(), mode=mode, workers=self._parts.workers)
         threads = [
             threading.Thread(target=self._guard, args=(number,), name=f"apply-{number}")
             for number in range(self._parts.workers)

@@ -51,12 +51,20 @@ def load(
             return model.model_validate(values)
         except ValidationError as error:
             problems.extend(_reasons(error, model))
-    raise _all_of(section, path, problems)
+    raise _all_of(section, path, _with_variables(problems, section, os.environ if environ is None else environ))
 
 
 def wants_pure_python() -> bool:
     """Whether the environment asks for plain Python although the compiled module is there."""
     return os.environ.get(PURE_PYTHON, "") not in ("", "0")
+
+
+def _with_variables(problems: list[str], section: str, environ: Mapping[str, str]) -> list[str]:
+    """The same, where a key came from the environment with the name of its variable: nobody finds it in the file."""
+    prefix = f"ORDERTAP_{section.upper()}_"
+    came = {name.removeprefix(prefix).lower().replace("__", "."): name for name in environ if name.startswith(prefix)}
+    split = (problem.partition(":") for problem in problems)
+    return [(f"{key} ({came[key]})" if key in came else key) + colon + rest for key, colon, rest in split]
 
 
 def _all_of(section: str, path: Path | None, problems: list[str]) -> SettingsError:
@@ -300,8 +308,10 @@ def _unknown(key: str, known: list[str] | tuple[str, ...], above: str = "") -> s
 def _reasons(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
         keys = _without_kinds(problem["loc"], model)
-        key = ".".join([*keys, "kind"] if problem["type"] == "union_tag_invalid" else keys)
+        key = ".".join(keys)
         reason = _REASONS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        if problem["type"] == "union_tag_invalid":
+            key, reason = f"{key}.kind", f"input should be one of {reason.partition('expected tags: ')[2]}"
         field = _field_at(model, keys)
         if problem["type"] == "dict_type" and field is not None and field.examples:
             reason += f", for example {field.examples[0]}"

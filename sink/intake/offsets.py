@@ -105,7 +105,7 @@ class GroupOffsets:
             except KafkaException as error:
                 if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     continue
-                raise _unavailable(error) from None
+                raise self._unavailable(error) from None
             found += [Partition(topic, str(description.topic_id), part.id) for part in description.partitions]
         return sorted(found)
 
@@ -142,7 +142,7 @@ class GroupOffsets:
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return []
-            raise _unavailable(error) from None
+            raise self._unavailable(error) from None
         if group.state in (ConsumerGroupState.DEAD, ConsumerGroupState.EMPTY):
             return []
         return [f"{member.client_id} at {member.host}" for member in group.members]
@@ -205,7 +205,11 @@ class GroupOffsets:
         try:
             return _patiently(partial(call, *arguments, **named))
         except KafkaException as error:
-            raise _unavailable(error) from None
+            raise self._unavailable(error) from None
+
+    def _unavailable(self, error: KafkaException) -> UnavailableError:
+        said = f"Kafka at {self._properties['bootstrap.servers']}: {error.args[0].str()}"
+        return UnavailableError(said, "check bootstrap_servers and that the brokers run")
 
 
 def _patiently(call: Callable[[], Any]) -> Any:
@@ -219,8 +223,3 @@ def _patiently(call: Callable[[], Any]) -> Any:
 
 def _is_on_its_way(error: BaseException) -> bool:
     return isinstance(error, KafkaException) and error.args[0].code() in _ON_ITS_WAY
-
-
-def _unavailable(error: KafkaException) -> UnavailableError:
-    reason = error.args[0].str()
-    return UnavailableError(f"Kafka: {reason}", "check bootstrap_servers and that the brokers run")

@@ -170,6 +170,18 @@ def test_an_identity_that_cannot_be_read_stops(in_postgres: SqlTarget) -> None:
         erp.check()
 
 
+def test_an_erp_without_a_name_or_with_two_stops_with_the_way_out(in_postgres: SqlTarget) -> None:
+    erp: Erp = in_postgres.adapter()
+    for change, said in (
+        ("INSERT INTO company VALUES ('second', 'Second Ltd')", "company of the ERP has several rows"),
+        ("DELETE FROM company", "company of the ERP has no row"),
+    ):
+        in_postgres.run(change)
+        with pytest.raises(StopError, match=said) as stopped:
+            erp.check()
+        assert "it needs one, whose id tells" in stopped.value.hint
+
+
 def test_a_deferred_trigger_of_the_erp_ends_in_time_or_nothing_is_done(in_postgres: SqlTarget) -> None:
     """Without that, the trigger would run inside COMMIT, after the look at the clock."""
     sink = Sink(in_postgres.adapter())

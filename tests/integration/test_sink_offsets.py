@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
-from deploy.embedded import Postgres
+from deploy.embedded import Postgres, free_port
 from schemas.model.errors import SettingsError, UnavailableError
 from sink.database import connect, transaction
 from sink.intake import evidence, offsets
@@ -338,3 +338,10 @@ def test_a_group_that_was_deleted_a_moment_ago_has_no_offsets(sink: Sink) -> Non
             future.result(10)
         assert sink.shown().committed is None
         assert sink.tool.members() == []
+
+
+def test_a_kafka_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offsets, "_SECONDS", 0.5)
+    nobody = f"127.0.0.1:{free_port()}"
+    with pytest.raises(UnavailableError, match=f"Kafka at {nobody}: "):
+        GroupOffsets({"bootstrap.servers": nobody}, "group", ["topic"]).partitions()

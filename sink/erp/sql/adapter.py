@@ -68,7 +68,9 @@ class SqlErp:
             rows = connection.execute(sa.select(table.c[place.column]).limit(2)).scalars().all()
         if len(rows) != 1:
             raise StopError(
-                f"{place.table} of the ERP has not exactly one row", "it must tell this ERP's data from others"
+                f"{place.table} of the ERP has {'several rows' if rows else 'no row'}",
+                f"it needs one, whose {place.column} tells this ERP's data from a copy's: insert it there, or correct"
+                " `identity` in the mapping",
             )
         abilities = Abilities(dict.fromkeys(get_args(Verb), _BATCH), self._database.settles_within)
         if self._advised is None:  # each worker checks, and the result does not change by itself

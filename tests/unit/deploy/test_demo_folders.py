@@ -55,3 +55,13 @@ def test_a_folder_that_is_still_written_to_keeps_its_lock(tmp_path: Path, monkey
     assert sorted(one.name for one in folder.iterdir()) == [demo.LOCK, "tryton"]
     demo._take_away(folder)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("kept", ["full", "full/file", "full/file/under"])
+def test_a_folder_that_cannot_be_kept_is_refused_with_a_next_step(tmp_path: Path, kept: str) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    with pytest.raises(SystemExit) as refused:
+        demo._folder(tmp_path / kept)
+    assert f"{tmp_path / kept}" in str(refused.value)
+    assert "next: name a new folder" in str(refused.value)

@@ -66,7 +66,7 @@ def test_who_owns_prices_is_asked_for_with_the_reason(tmp_path: Path) -> None:
         ({"order_deleted": "keep"}, "order_deleted: no setting here: set it for each kind: `absent: {orders:"),
         ({"absent": {"orders": "cancel"}}, "absent.orders"),
         ({"absent": {"customers": "hold"}}, "absent.customers"),
-        ({"erp": {**GOOD["erp"], "kind": "sap"}}, "erp.kind"),
+        ({"erp": {**GOOD["erp"], "kind": "sap"}}, "erp.kind: input should be one of 'sql', 'tryton'"),
         ({"erp": {**TRYTON, "goal": "draft"}}, "erp.goal: unknown"),
         ({"erp": {**TRYTON, "web_shop": None}}, "erp.web_shop:"),
         ({"erp": {**TRYTON, "orders": {"goal": "done"}}}, "erp.orders.goal:"),

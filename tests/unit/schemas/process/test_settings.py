@@ -121,7 +121,8 @@ def test_a_secret_of_the_environment_wins_over_a_file_of_the_yaml(file: Path) ->
 
 def test_an_unreadable_secret_is_named(file: Path) -> None:
     text = failure("capture", file, {"ORDERTAP_CAPTURE_DATABASE_PASSWORD_FILE": "/nowhere/at/all"})
-    assert "database_password_file: cannot read the file: No such file or directory" in text
+    named = "database_password_file (ORDERTAP_CAPTURE_DATABASE_PASSWORD_FILE)"
+    assert f"{named}: cannot read the file: No such file or directory" in text
 
 
 def test_a_secret_given_twice_is_named(file: Path, tmp_path: Path) -> None:
@@ -130,7 +131,8 @@ def test_a_secret_given_twice_is_named(file: Path, tmp_path: Path) -> None:
 
 
 def test_only_secrets_have_a_file_form(file: Path) -> None:
-    assert "name_file: unknown" in failure("capture", file, {"ORDERTAP_CAPTURE_NAME_FILE": str(file)})
+    said = failure("capture", file, {"ORDERTAP_CAPTURE_NAME_FILE": str(file)})
+    assert "name_file (ORDERTAP_CAPTURE_NAME_FILE): unknown" in said
 
 
 def test_all_that_is_wrong_is_said_at_once_with_the_nearest_names(file: Path) -> None:
@@ -138,7 +140,7 @@ def test_all_that_is_wrong_is_said_at_once_with_the_nearest_names(file: Path) ->
     text = failure("capture", file, {"ORDERTAP_CAPTURE_DATABASE_PRT": "1", "ORDERTAP_CAPTUR_X": "1"})
     assert "nam: unknown; did you mean name?" in text
     assert "erp.knd: unknown; did you mean erp.kind?" in text
-    assert "database_prt: unknown; did you mean database_port?" in text
+    assert "database_prt (ORDERTAP_CAPTURE_DATABASE_PRT): unknown; did you mean database_port?" in text
     assert "ORDERTAP_CAPTUR_X: unknown" in text
     assert str(file) in text
 
