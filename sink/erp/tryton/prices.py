@@ -127,8 +127,10 @@ class Prices:
         results: dict[int, StepResult] = {number: NotDone(error) for number, error in failed.items()}
         done = {number: step for number, step in todo.items() if number not in failed}
         if made:
-            self._look_beside({made[number]: values[number] for number in made}, calls)
-        results |= self._read_back(done, made, calls)
+            now = self._beside({number: values[number] for number in done}, made, calls)
+        else:
+            now = self._by_ref([step.ref for step in done.values()])
+        results |= self._compared(done, now, made, calls)
         return [known[number] or results[number] for number in range(len(steps))]
 
     def _there(self, verb: Verb, refs: Sequence[ErpRef]) -> Mapping[ErpRef, Row]:
@@ -212,10 +214,11 @@ class Prices:
         last = until.astimezone(zone) - timedelta(microseconds=1) if until else None
         return since.astimezone(zone).date() if since else None, last.date() if last else None
 
-    def _read_back(self, done: Mapping[int, Step], made: Mapping[int, int], calls: WriteCalls) -> dict[int, StepResult]:
-        """As Tryton has them now; what it keeps otherwise is held, and a new one taken back. Nothing in Tryton keeps a
-        key from being there twice: of two that were made at once the first is the price."""
-        rows = self._by_ref([step.ref for step in done.values()], searched=not made)
+    def _compared(
+        self, done: Mapping[int, Step], rows: Mapping[ErpRef, Row], made: Mapping[int, int], calls: WriteCalls
+    ) -> dict[int, StepResult]:
+        """rows: as Tryton has them now. What it keeps otherwise is held, and a new one taken back. Nothing in Tryton
+        keeps a key from being there twice: of two that were made at once the first is the price."""
         results: dict[int, StepResult] = {}
         for number, step in done.items():
             row = rows.get(step.ref)
@@ -240,7 +243,7 @@ class Prices:
 
     def _by_ref(self, refs: Collection[ErpRef], searched: bool = True) -> dict[ErpRef, Row]:
         """Those that are known, or that have come since; of two with one key the older one. `searched`: the others are
-        looked for in all lines, which takes long: who makes prices sees their doubles by `_look_beside`."""
+        looked for in all lines, which takes long: who makes prices sees their doubles by `_beside`."""
         ours = {ref.external: ref for ref in refs if not ref.external.startswith(BY_HAND)}
         hand = {int(ref.external[len(BY_HAND) :]) for ref in refs if ref.external[len(BY_HAND) :].isdigit()}
         found = self._by_ids(self._known_ids(ours) | hand)
@@ -281,15 +284,17 @@ class Prices:
                         self._ids.setdefault(ref.external, one)
                     self._read_to = one
 
-    def _look_beside(self, made: Mapping[int, Mapping[str, Any]], calls: WriteCalls) -> None:
-        """The keys of all lines of the same lists and items: another may have made the same at once. A younger line of
-        the same formula is of a call that arrived twice: no stamp refuses that, so it is deleted. made: by id."""
-        lists, items = ({values[name] for values in made.values()} for name in ("price_list", "product"))
-        rows = self._rpc.among(_MODEL, "product", items, ["formula"], ("price_list", "in", sorted(lists)))
-        ours = {str(values["formula"]): one for one, values in made.items()}
+    def _beside(
+        self, values: Mapping[int, Mapping[str, Any]], made: Mapping[int, int], calls: WriteCalls
+    ) -> dict[ErpRef, Row]:
+        """All lines of the same lists and items, ours among them: another may have made the same at once. A younger
+        line of the same formula is of a call that arrived twice: no stamp refuses that, so it is deleted."""
+        lists, items = ({one[name] for one in values.values()} for name in ("price_list", "product"))
+        rows = self._rpc.among(_MODEL, "product", items, _READ, ("price_list", "in", sorted(lists)))
+        ours = {values[number]["formula"]: one for number, one in made.items()}
         for twice in [row["id"] for row in rows if row["id"] > ours.get(row["formula"], row["id"])]:
             _taken_back(twice, calls)
-        self._remember((_ref(row).external, row["id"]) for row in reversed(rows))
+        return self._rows(rows)
 
     def _remember(self, ids: Iterable[tuple[str, int]]) -> None:
         """Of two with one key the last that is told."""
