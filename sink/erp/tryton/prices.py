@@ -157,8 +157,7 @@ class Prices:
             gone = HoldError("it is no longer in the ERP", "restore it there, then `sink retry`")
             return None if step.verb == "create" else NotDone(gone)
         seen = self._observed(row)
-        done = step.verb == "remove" or not not_kept(step.want, seen.record)
-        if seen.key == step.key and done:
+        if seen.key == step.key and (step.verb == "remove" or not not_kept(step.want, seen.record)):
             return seen
         if step.verb == "create":
             return NotDone(ConflictError("the price was made meanwhile"))
