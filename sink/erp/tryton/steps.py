@@ -8,7 +8,7 @@ the state tells how far they came.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from sink.erp.contract import ConflictError, HoldError, HowFar, NotDone, Observed, Step, StepResult
@@ -30,10 +30,11 @@ _GONE: Final = HoldError("it is no longer in the ERP", "restore it there, then `
 
 @dataclass(frozen=True)
 class Sale:
-    """As Tryton has it, and as it is shown to the planner."""
+    """As Tryton has it, and as it is shown to the planner. `lines`: of an order, those that were sold, by our keys."""
 
     row: Row
     observed: Observed
+    lines: Mapping[str, Row] = field(default_factory=dict)
 
 
 class Call(NamedTuple):
