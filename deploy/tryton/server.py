@@ -29,6 +29,9 @@ class Tryton(Part):
 
     The database ends a call that waits longer than `LOCK_SECONDS` for a row lock, and Tryton tries it up to five times
     more. So a call may take effect until `settles_within` seconds later.
+
+    workers: processes, each with so many `threads`. A caller's connection stays with one process; with one thread it is
+    closed after each call, so that two callers never wait for one process while another is idle.
     """
 
     name = "Tryton"
@@ -47,10 +50,12 @@ class Tryton(Part):
         *,
         database: str = DATABASE,
         workers: int = 1,
+        threads: int = 4,
         web_shop: bool = True,
     ) -> None:
         super().__init__(folder)
-        self.postgres, self.database, self.workers = postgres, database, workers
+        self.postgres, self.database = postgres, database
+        self.workers, self.threads = workers, threads
         self._web_shop = web_shop
         self._say = say
         self._environment: Environment | None = None
@@ -103,7 +108,7 @@ class Tryton(Part):
         waits = f"PGOPTIONS=-c lock_timeout={self.LOCK_SECONDS:.0f}s"
         variables = [f"TRYTOND_CONFIG={settings}", f"TRYTOND_DATABASE_NAMES={self.database}", waits]
         gunicorn = [environment.program("gunicorn"), "--bind", f"127.0.0.1:{self.port}", "--timeout", "120"]
-        size = ["--workers", str(self.workers), "--threads", "4", "trytond.application:app"]
+        size = ["--workers", str(self.workers), "--threads", str(self.threads), "trytond.application:app"]
         return ["env", *variables, *gunicorn, *size]
 
     def answers(self) -> bool:

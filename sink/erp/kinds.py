@@ -113,6 +113,8 @@ def same(one: Value, other: Value) -> bool:
 
 def differing(one: Fields, other: Fields, names: Iterable[str] | None = None) -> list[str]:
     """The names of fields whose values differ. A missing field counts as empty."""
+    if one == other:
+        return []
     every = {*one, *other} if names is None else names
     unlike = [name for name in every if (a := one.get(name)) != (b := other.get(name)) and not same(a, b)]
     return sorted(unlike)

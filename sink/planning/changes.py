@@ -75,6 +75,8 @@ def together(edits: Collection[Disputed], more: Collection[Disputed]) -> tuple[D
 
 def groups_of(which: Collection[Change], desired: ErpRecord, applied: ErpRecord) -> set[str]:
     """The groups of the fields that these changes touch."""
+    if not which:
+        return set()
     kind, other = desired.kind, _CHANGE_OF.get(desired.kind)
     found = {
         group_of(kind, "", name)

@@ -97,7 +97,9 @@ def agreed(
     """Both records with the ERP's value of each accepted field, as long as shop and ERP have the accepted values. If
     either has changed, the field is compared again as if nothing had been accepted; one of the figures takes all
     accepted figures with it."""
-    seen, said = _with_state(observed), list(accepted)
+    if not (said := list(accepted)):
+        return desired, applied
+    seen = _with_state(observed)
     changed = [one for one in said if not _stands(one, desired, seen)]
     if any(_adds_up(desired, one) for one in changed):
         changed += [one for one in said if _adds_up(desired, one) and one not in changed]
@@ -111,8 +113,10 @@ def agreed(
 def with_overruled(applied: ErpRecord, observed: Observed, overruled: Iterable[Disputed]) -> ErpRecord:
     """What counts as written for fields that a person has released: the ERP's present values. So they are no edits any
     more, and the shop's values are a change of them."""
+    if not (released := list(overruled)):
+        return applied
     seen = _with_state(observed)
-    return as_erp_has_it(applied, [one for one in overruled if _like(_value(seen, one), one.theirs)])
+    return as_erp_has_it(applied, [one for one in released if _like(_value(seen, one), one.theirs)])
 
 
 def _stands(one: Disputed, desired: ErpRecord, seen: ErpRecord) -> bool:

@@ -40,6 +40,8 @@ def group_of(kind: Kind, part: str, name: str) -> str:
 
 def with_groups(record: ErpRecord, groups: Collection[str], other: ErpRecord) -> ErpRecord:
     """`record`, with these groups taken from `other`."""
+    if not groups:
+        return record
     theirs = {name for name in {*record.fields, *other.fields} if group_of(record.kind, "", name) in groups}
     fields = {name: value for name, value in record.fields.items() if name not in theirs}
     fields |= {name: value for name, value in other.fields.items() if name in theirs}

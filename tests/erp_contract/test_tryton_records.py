@@ -15,8 +15,9 @@ from deploy.tryton.screen import Screen
 from deploy.tryton.server import Tryton
 from sink.erp.contract import Checked, HoldError, NotDone, StopError
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone, Value
-from sink.erp.tryton import catalogue
-from tests.erp_contract.records import CUSTOMER, PRICE, REF, Sink, changed, create, refused, step
+from sink.erp.tryton import catalogue, reads
+from sink.erp.tryton.rpc import Rpc
+from tests.erp_contract.records import CUSTOMER, PRICE, REF, SALE, Sink, changed, create, refused, step
 from tests.erp_contract.tryton_data import TrytonData
 from tests.erp_contract.tryton_target import TrytonTarget
 
@@ -75,6 +76,32 @@ def test_what_is_taken_off_sale_is_unknown_within_a_minute(
         admin("product.template", "write", [item["template"]], {"salable": True})
     monkeypatch.undo()
     assert sink.erp.unknown_items({"A"}) == set(), "what was unknown is asked for at once"
+
+
+def test_a_line_comes_to_what_tryton_says(sink: Sink, admin: Screen, tryton: Tryton) -> None:
+    """The sink does not ask for it: Tryton works it out for each line by itself."""
+    sink.done(create(CUSTOMER, BUYER))
+    sink.done(create(SALE, REF["order"]))
+    web_id = ("sale.web_id", "=", REF["order"].external)
+    clerk = Screen(tryton.url, tryton.database, tryton.clerk, tryton.clerk_password)
+    clerk("sale.sale", "draft", [one["id"] for one in clerk.rows("sale.sale", [["web_id", "=", web_id[2]]])])
+    for row, quantity, price in zip(
+        clerk.rows("sale.line", [web_id]), (1.0, 3.0, 7.0), ("0.1250", "-0.1250", "1.0150"), strict=True
+    ):
+        clerk("sale.line", "write", [row["id"]], {"quantity": quantity, "unit_price": D(price)})
+    rpc = Rpc(tryton.url, tryton.database, tryton.user, tryton.password, "", 50.0, 1)
+    names = ["quantity", "unit_price", "amount", "sale.currency.rounding"]
+    for least in ("0.01", "0.05"):
+        (euro,) = admin.rows("currency.currency", [["code", "=", "EUR"]])
+        admin("currency.currency", "write", [euro["id"]], {"rounding": D(least)})
+        try:
+            rows = rpc.search("sale.line", [web_id], names)
+            assert [reads.amount(row, row["sale."]["currency."]["rounding"]) for row in rows] == [
+                row["amount"] for row in rows
+            ]
+        finally:
+            admin("currency.currency", "write", [euro["id"]], {"rounding": D("0.01")})
+    rpc.close()
 
 
 @pytest.mark.parametrize(

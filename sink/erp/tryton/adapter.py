@@ -43,7 +43,7 @@ _UNREAD: Final = HoldError("open it there, and Tryton says why", "mend it there,
 because we could not read it."""
 _NOBODYS: Final = "-"
 """A key that no shop makes."""
-_PRICES: Final = 100
+_PRICES: Final = 200
 _BATCHES: Final[Mapping[Verb, int]] = {"create": 40, "advance": 20, "amend": 20, "cancel": 10}
 
 

@@ -178,12 +178,13 @@ class MasterData:
         """The SKUs that are codes of salable products, with their products."""
         with self._lock:
             missing = [sku for sku in skus if ("item", sku) not in self._known]
-        names = ["code", "default_uom", "default_uom.digits"]
+        # By the template: Tryton takes twice as long for the same fields of the product.
+        names = ["code", "template.default_uom.digits"]
         rows = self._rpc.among("product.product", "code", missing, names, ("salable", "=", True))
         with self._lock:
             for row in rows:
-                unit = row["default_uom."]
-                self._known["item", row["code"]] = Item(row["id"], row["default_uom"], int(unit["digits"]))
+                unit = row["template."]["default_uom."]
+                self._known["item", row["code"]] = Item(row["id"], unit["id"], int(unit["digits"]))
             return {sku: self._known["item", sku] for sku in skus if ("item", sku) in self._known}
 
     def salable(self, skus: Collection[str]) -> set[str]:

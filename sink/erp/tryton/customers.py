@@ -17,6 +17,7 @@ from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, Value,
 from sink.erp.tryton.addresses import NAMES, address_of, fields_of
 from sink.erp.tryton.batches import Failure, together
 from sink.erp.tryton.catalogue import KEY, MasterData, PartyAddress, address_in, key_of
+from sink.erp.tryton.reads import ids_of
 from sink.erp.tryton.rpc import Row, Rpc, WriteCalls, stamps_of
 
 _MANY: Final = 100
@@ -183,9 +184,14 @@ class Customers:
         return changes
 
     def _by_ref(self, refs: Collection[ErpRef]) -> dict[ErpRef, Row]:
-        accounts = self._master.accounts(refs)
-        rows = self._rows([one.id for one in accounts.values()])
-        return {ref: rows[one.id] for ref, one in accounts.items() if one.id in rows}
+        """By one of a party's identifiers; by its id as long as none of them is a key of ours."""
+        ours = {f"{KEY}{ref.external}": ref for ref in refs if not ref.external.startswith(BY_HAND)}
+        typed_in = [ref for ref in refs if ref.external.startswith(BY_HAND)]
+        hand = {one: ref for ref in typed_in for one in ids_of([ref.external.removeprefix(BY_HAND)])}
+        rows = self._rpc.among("party.party", "identifiers.code", ours, _READ, _SHOWN)
+        found = {ours[one["code"]]: row for row in rows for one in row["identifiers."] if one["code"] in ours}
+        nobodys = {one: row for one, row in self._rows(hand).items() if not key_of(row["identifiers."])}
+        return found | {hand[one]: row for one, row in nobodys.items()}
 
     def _rows(self, ids: Collection[int]) -> dict[int, Row]:
         return {row["id"]: row for row in self._rpc.among("party.party", "id", ids, _READ, _SHOWN)}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from schemas.model.errors import SettingsError
 from sink.erp.contract import Change, Found, HoldError, HowFar, Observed, Step, StepResult, Verb
@@ -25,6 +25,14 @@ _NAMES: Final = ("web_shop", "web_id", "lines.type", "lines.quantity", "lines.pr
 """The fields that tell a sale's kind."""
 
 
+class Told(NamedTuple):
+    """What a sale says: what the shop owns of it, sums by rate in percent, and its lines by our keys of them."""
+
+    record: ErpRecord
+    rates: Mapping[Decimal, Sums] = {}
+    lines: Mapping[str, Row] = {}
+
+
 class SaleDocuments:
     """Base class for documents stored as sales. Subclasses define which fields belong to the shop."""
 
@@ -38,8 +46,8 @@ class SaleDocuments:
 
     # --- what differs
 
-    def record(self, row: Row) -> tuple[ErpRecord, Mapping[Decimal, Sums]]:
-        """The sale's fields and lines that the shop owns, and its sums by tax rate."""
+    def told(self, row: Row) -> Told:
+        """What a sale says: the fields and lines that the shop owns, and its sums by tax rate."""
         raise NotImplementedError
 
     def values(self, steps: Mapping[int, Step], there: Mapping[int, Sale], calls: WriteCalls) -> Wanted:
@@ -129,7 +137,7 @@ class SaleDocuments:
 
     def sale(self, row: Row) -> Sale:
         """A row with what the planner sees of it."""
-        record, rates = self.record(row)
+        record, rates, lines_ = self.told(row)
         key = sales.commented(self.kind, row["comment"])[0] if self.is_ours(row) else 0
         milestone = sales.milestone(self.kind, row)
         unknown = f"Tryton has it in the state {row['state']}, which the sink does not know"
@@ -144,7 +152,7 @@ class SaleDocuments:
             may_not=self.may_not(row),
             rates=rates if _adds_up(rates, record) else {},
         )
-        return Sale(row, observed)
+        return Sale(row, observed, lines_)
 
     def commented(self, row: Row) -> Fields:
         """The fields in the comment; none unless the sale has a key of ours."""

@@ -9,12 +9,12 @@ from decimal import Decimal
 from typing import Any, ClassVar, Final
 
 from sink.erp.contract import HoldError, Observed, Step
-from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Sums, Value
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Value
 from sink.erp.tryton import lines, moved, reads
 from sink.erp.tryton.addresses import Side, address_of, fields_of
 from sink.erp.tryton.batches import together
 from sink.erp.tryton.catalogue import PartyAddress, address_in, key_of
-from sink.erp.tryton.documents import SaleDocuments
+from sink.erp.tryton.documents import SaleDocuments, Told
 from sink.erp.tryton.doing import Values, Wanted
 from sink.erp.tryton.rpc import Row, WriteCalls
 from sink.erp.tryton.steps import Sale
@@ -39,17 +39,16 @@ class Orders(SaleDocuments):
         return [self._with_moved(row, back.get(row["id"], []), credits_, shop) for row in rows]
 
     def _with_moved(self, row: Row, back: Sequence[Row], credits_: Sequence[Row], shop: int) -> Observed:
-        ref, sold = reads.ref_of(row, shop), self._lines(row).lines
-        by_key = {key: line for (part, key), line in sold.items() if part == "line"}
-        paid = self.commented(row).get("paid")
+        sale = self.sale(row)
+        paid = sale.observed.record.fields.get("paid")
         return replace(
-            self.sale(row).observed,
+            sale.observed,
             paid=paid if isinstance(paid, Decimal) else None,
-            moved=moved.moved(ref, by_key, back, shop),
+            moved=moved.moved(reads.ref_of(row, shop), sale.lines, back, shop),
             refunded=moved.refunded(row, back, credits_, shop),
         )
 
-    def record(self, row: Row) -> tuple[ErpRecord, Mapping[Decimal, Sums]]:
+    def told(self, row: Row) -> Told:
         """The fields that Tryton keeps, and those that are in the comment."""
         party = row["party."] or {}
         key = key_of(party.get("identifiers.") or ())
@@ -66,15 +65,13 @@ class Orders(SaleDocuments):
             address = row[f"{name}."]
             country = (address or {}).get("country.")
             fields |= fields_of(address, side, {country["id"]: country["code"]} if country else {})
-        read = self._lines(row)
-        return ErpRecord("order", fields, read.parts), read.rates
+        minor = Decimal(1).scaleb(-row["currency."]["digits"])
+        read = lines.read("order", row["lines."], self._master, minor, self.is_ours(row))
+        sold = {key: line for (part, key), line in read.lines.items() if part == "line"}
+        return Told(ErpRecord("order", fields, read.parts), read.rates, sold)
 
     def _is_of_day(self, when: Value, day: Any) -> bool:
         return isinstance(when, datetime) and self._master.day(when) == day
-
-    def _lines(self, row: Row) -> lines.Read:
-        minor = Decimal(1).scaleb(-row["currency."]["digits"])
-        return lines.read("order", row["lines."], self._master, minor, self.is_ours(row))
 
     def once(self, step: Step) -> Values:
         """Warehouse and payment term, and that Tryton itself makes shipment and invoice."""

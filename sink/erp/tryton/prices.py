@@ -129,8 +129,10 @@ class Prices:
         results: dict[int, StepResult] = {number: NotDone(error) for number, error in failed.items()}
         done = {number: step for number, step in todo.items() if number not in failed}
         if made:
-            self._look_beside({made[number]: values[number] for number in made}, calls)
-        results |= self._read_back(done, made, calls)
+            now = self._beside({number: values[number] for number in done}, made, calls)
+        else:
+            now = self._by_ref([step.ref for step in done.values()])
+        results |= self._compared(done, now, made, calls)
         return [known[number] or results[number] for number in range(len(steps))]
 
     def _there(self, verb: Verb, refs: Sequence[ErpRef]) -> Mapping[ErpRef, Row]:
@@ -157,8 +159,7 @@ class Prices:
             gone = HoldError("it is no longer in the ERP", "restore it there, then `sink retry`")
             return None if step.verb == "create" else NotDone(gone)
         seen = self._observed(row)
-        done = step.verb == "remove" or not not_kept(step.want, seen.record)
-        if seen.key == step.key and done:
+        if seen.key == step.key and (step.verb == "remove" or not not_kept(step.want, seen.record)):
             return seen
         if step.verb == "create":
             return NotDone(ConflictError("the price was made meanwhile"))
@@ -214,10 +215,11 @@ class Prices:
         last = until.astimezone(zone) - timedelta(microseconds=1) if until else None
         return since.astimezone(zone).date() if since else None, last.date() if last else None
 
-    def _read_back(self, done: Mapping[int, Step], made: Mapping[int, int], calls: WriteCalls) -> dict[int, StepResult]:
-        """The results, as Tryton has the prices now. If Tryton did not keep a value, the step is held and a new line is
-        deleted. Nothing in Tryton keeps a key unique: if two lines were made at once, the older is the price."""
-        rows = self._by_ref([step.ref for step in done.values()], searched=not made)
+    def _compared(
+        self, done: Mapping[int, Step], rows: Mapping[ErpRef, Row], made: Mapping[int, int], calls: WriteCalls
+    ) -> dict[int, StepResult]:
+        """The results, from the rows as Tryton has them now. If Tryton did not keep a value, the step is held and a new
+        line is deleted. Tryton keeps no key unique: if two lines were made at once, the older is the price."""
         results: dict[int, StepResult] = {}
         for number, step in done.items():
             row = rows.get(step.ref)
@@ -242,8 +244,7 @@ class Prices:
 
     def _by_ref(self, refs: Collection[ErpRef], searched: bool = True) -> dict[ErpRef, Row]:
         """The rows of prices, from lines known or new since the last look; of two lines with one key, the older.
-        searched: look for the rest in all lines, which takes long. A create does without: `_look_beside` finds its
-        doubles."""
+        searched: look for the rest in all lines, which takes long. A create needs none: `_beside` finds doubles."""
         ours = {ref.external: ref for ref in refs if not ref.external.startswith(BY_HAND)}
         hand = {int(ref.external[len(BY_HAND) :]) for ref in refs if ref.external[len(BY_HAND) :].isdigit()}
         found = self._by_ids(self._known_ids(ours) | hand)
@@ -284,16 +285,18 @@ class Prices:
                         self._ids.setdefault(ref.external, one)
                     self._read_to = one
 
-    def _look_beside(self, made: Mapping[int, Mapping[str, Any]], calls: WriteCalls) -> None:
-        """Reads the keys of all lines with the same lists and items, since another process may have made the same price
+    def _beside(
+        self, values: Mapping[int, Mapping[str, Any]], made: Mapping[int, int], calls: WriteCalls
+    ) -> dict[ErpRef, Row]:
+        """All lines with the same lists and items, ours among them, since another process may have made the same price
         at once. A younger line with the same formula comes from a call that arrived twice. No stamp refuses that, so
-        the line is deleted. made: values by id."""
-        lists, items = ({values[name] for values in made.values()} for name in ("price_list", "product"))
-        rows = self._rpc.among(_MODEL, "product", items, ["formula"], ("price_list", "in", sorted(lists)))
-        ours = {str(values["formula"]): one for one, values in made.items()}
+        the line is deleted."""
+        lists, items = ({one[name] for one in values.values()} for name in ("price_list", "product"))
+        rows = self._rpc.among(_MODEL, "product", items, _READ, ("price_list", "in", sorted(lists)))
+        ours = {values[number]["formula"]: one for number, one in made.items()}
         for twice in [row["id"] for row in rows if row["id"] > ours.get(row["formula"], row["id"])]:
             _taken_back(twice, calls)
-        self._remember((_ref(row).external, row["id"]) for row in reversed(rows))
+        return self._rows(rows)
 
     def _remember(self, ids: Iterable[tuple[str, int]]) -> None:
         """Remembers the ids; if a key comes twice, the last one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final
 
 from sink.erp.kinds import BY_HAND, ErpRef, Kind
@@ -19,18 +20,19 @@ _ID_DIGITS: Final = 10
 _ADDRESS: Final = ("party_name", "attn", "street", "postal_code", "city", "country", "country.code")
 _HEAD: Final = (
     "web_shop", "web_id", "number", "reference", "comment", "state", "invoice_state", "shipment_state", "party",
-    "party.identifiers.code", "currency", "currency.code", "currency.digits", "untaxed_amount", "tax_amount",
-    "total_amount", "sale_date", "origin", "_timestamp", "invoice_address", "shipment_address", "invoices_ignored",
-    "shipments.state", "shipment_returns.state", "invoices.state", "amendments.description", "amendments.state",
-    "amendments._timestamp",
+    "party.identifiers.code", "currency", "currency.code", "currency.digits", "currency.rounding", "untaxed_amount",
+    "tax_amount", "total_amount", "sale_date", "origin", "_timestamp", "invoice_address", "shipment_address",
+    "invoices_ignored", "amendments.description", "amendments.state", "amendments._timestamp",
     *(f"{side}_address.{name}" for side in ("invoice", "shipment") for name in _ADDRESS),
 )  # fmt: skip
 _LINES: Final = (
-    "type", "product", "product.code", "product.type", "quantity", "actual_quantity", "unit", "unit_price", "amount",
-    "taxes", "note", "description", "_timestamp", "moves.state", "moves.quantity",
+    "type", "product", "product.code", "product.type", "quantity", "actual_quantity", "unit", "unit_price", "taxes",
+    "note", "description", "_timestamp", "moves.state", "moves.quantity", "moves.shipment",
 )  # fmt: skip
 _OF_ORDERS: Final = ("invoice_lines.quantity", "invoice_lines.invoice.state")
 NAMES: Final = (*_HEAD, *(f"lines.{name}" for name in (*_LINES, *_OF_ORDERS)))
+"""Without a line's amount, and without the shipments and invoices of a sale: Tryton works them out record by record, in
+half of the whole time, and all of it can be told from what is here."""
 
 _BACK: Final = (
     "web_shop", "web_id", "state", "invoice_state", "shipment_state", "origin", "total_amount", "comment",
@@ -47,8 +49,8 @@ def by_refs(rpc: Rpc, web_shop: int, refs: Collection[ErpRef]) -> list[dict[str,
     """Sales by our keys; those that have none of ours, by `hand:` and their id."""
     ours = [ref.external for ref in refs if not ref.external.startswith(BY_HAND)]
     hand = ids_of(ref.external.removeprefix(BY_HAND) for ref in refs if ref.external.startswith(BY_HAND))
-    found = rpc.among(MODEL, "web_id", ours, NAMES, ("web_shop", "=", web_shop))
-    return found + [row for row in rpc.among(MODEL, "id", hand, NAMES) if not is_ours(row, web_shop)]
+    found = _whole(rpc.among(MODEL, "web_id", ours, NAMES, ("web_shop", "=", web_shop)))
+    return found + [row for row in by_ids(rpc, hand) if not is_ours(row, web_shop)]
 
 
 def ids_of(texts: Iterable[str]) -> list[int]:
@@ -58,7 +60,22 @@ def ids_of(texts: Iterable[str]) -> list[int]:
 
 def by_ids(rpc: Rpc, ids: Collection[int]) -> list[dict[str, Any]]:
     """Sales by Tryton's ids."""
-    return rpc.among(MODEL, "id", ids, NAMES)
+    return _whole(rpc.among(MODEL, "id", ids, NAMES))
+
+
+def _whole(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, with the amounts of their lines."""
+    for row in rows:
+        for line in row["lines."]:
+            line["amount"] = amount(line, row["currency."]["rounding"])
+    return rows
+
+
+def amount(line: Row, least: Decimal) -> Decimal:
+    """The net amount of a line of type `line`, by Tryton's arithmetic. least: what the currency is rounded to, such as
+    0.01 or 0.05."""
+    exact = Decimal(line["quantity"] or 0) * Decimal(line["unit_price"] or 0)
+    return (exact / least).quantize(Decimal(1), ROUND_HALF_EVEN) * least if least else exact
 
 
 def keys(rpc: Rpc, ids: Collection[int]) -> list[dict[str, Any]]:

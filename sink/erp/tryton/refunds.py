@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, ClassVar
 
 from sink.erp.contract import Step
-from sink.erp.kinds import ErpRecord, Kind, Milestone, Sums, Value
+from sink.erp.kinds import ErpRecord, Kind, Milestone, Value
 from sink.erp.tryton import lines
-from sink.erp.tryton.documents import OfAnOrder
+from sink.erp.tryton.documents import OfAnOrder, Told
 from sink.erp.tryton.doing import Values
 from sink.erp.tryton.rpc import Row
 
@@ -25,7 +24,7 @@ class Refunds(OfAnOrder):
         too: the sale stays a draft."""
         return "draft" if self._master.settings.orders.goal in ("draft", "quotation") else "processing"
 
-    def record(self, row: Row) -> tuple[ErpRecord, Mapping[Decimal, Sums]]:
+    def told(self, row: Row) -> Told:
         """Its order and its components. Tryton has their amounts with the opposite sign."""
         currency = row["currency."]
         minor = Decimal(1).scaleb(-currency["digits"])
@@ -35,7 +34,7 @@ class Refunds(OfAnOrder):
             "net": -row["untaxed_amount"], "tax": -row["tax_amount"], "gross": -row["total_amount"],
             **self.commented(row),
         }  # fmt: skip
-        return ErpRecord("refund", fields, read.parts), read.rates
+        return Told(ErpRecord("refund", fields, read.parts), read.rates)
 
     def once(self, step: Step) -> Values:
         """No goods come in, and Tryton drafts the credit note at once."""

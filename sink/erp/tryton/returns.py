@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
 from sink.erp.contract import HoldError, Step
-from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Sums, Value
+from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Value
 from sink.erp.tryton import lines, notes
-from sink.erp.tryton.documents import OfAnOrder
+from sink.erp.tryton.documents import OfAnOrder, Told
 from sink.erp.tryton.doing import Values
 from sink.erp.tryton.rpc import Row
 
@@ -25,7 +24,7 @@ class Returns(OfAnOrder):
     kind: ClassVar[Kind] = "return"
     dated: ClassVar[str] = "returned_at"
 
-    def record(self, row: Row) -> tuple[ErpRecord, Mapping[Decimal, Sums]]:
+    def told(self, row: Row) -> Told:
         """Its order, and the goods that came back."""
         fields: dict[str, Value] = {
             "number": row["reference"] or None,
@@ -37,7 +36,7 @@ class Returns(OfAnOrder):
             if line["type"] == "line" and line["quantity"]:
                 key, found = self._line(row, line)
                 rows[f"{BY_HAND}{line['id']}" if key in rows else key] = found
-        return ErpRecord("return", fields, {"line": rows}), {}
+        return Told(ErpRecord("return", fields, {"line": rows}))
 
     def _line(self, row: Row, line: Row) -> tuple[str, Fields]:
         noted = notes.read(line["note"]) if self.is_ours(row) else {}

@@ -7,8 +7,8 @@ how far they came.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from sink.erp.contract import ConflictError, HoldError, HowFar, NotDone, Observed, Step, StepResult
@@ -30,10 +30,11 @@ _GONE: Final = HoldError("it is no longer in the ERP", "restore it there, then `
 
 @dataclass(frozen=True)
 class Sale:
-    """A sale as Tryton has it, and as the planner sees it."""
+    """A sale as Tryton has it, and as the planner sees it. `lines`: an order's sold lines, by our keys."""
 
     row: Row
     observed: Observed
+    lines: Mapping[str, Row] = field(default_factory=dict)
 
 
 class Call(NamedTuple):
@@ -177,28 +178,41 @@ def _cancelling(sale: Sale) -> Call | None:
         return _button("cancel", row)
     if state == "confirmed":
         return _button("draft", row)
-    _refuse_cancel(row)
-    for name, model in _LED_TO.items():
-        if open_ := [one["id"] for one in row[f"{name}."] if one["state"] != "cancelled"]:
-            return Call(model, "cancel", tuple(open_))
-    moves = [move["id"] for line in row["lines."] for move in line["moves."] if move["state"] == "cancelled"]
+    moves, invoices = _came_of(row)
+    _refuse_cancel(moves, invoices)
+    if (call := _cancelling_one(moves, invoices)) is not None:
+        return call
     if row["shipment_state"] == "exception":
-        return _asked(row, "shipment", "moves", moves)
+        return _asked(row, "shipment", "moves", [move["id"] for move in moves if move["state"] == "cancelled"])
     if row["invoice_state"] == "exception":
-        return _asked(row, "invoice", "invoices", [one["id"] for one in row["invoices."]])
+        return _asked(row, "invoice", "invoices", sorted(invoices))
     raise HoldError("Tryton cannot take it back", "cancel it in Tryton by hand, then `sink retry`")
 
 
-_LED_TO: Final = {
-    "shipments": "stock.shipment.out", "shipment_returns": "stock.shipment.out.return", "invoices": "account.invoice",
-}  # fmt: skip
+def _came_of(row: Row) -> tuple[list[Row], dict[int, Row]]:
+    """Moves of goods, and invoices by their ids."""
+    every = [one["invoice."] for line in row["lines."] for one in line["invoice_lines."] if one["invoice."]]
+    return [move for line in row["lines."] for move in line["moves."]], {one["id"]: one for one in every}
 
 
-def _refuse_cancel(row: Row) -> None:
+def _cancelling_one(moves: Sequence[Row], invoices: Mapping[int, Row]) -> Call | None:
+    """The next cancel call: shipments, which are cancelled once all their moves are, then returns of goods, then
+    invoices."""
+    there = [
+        str(move["shipment"]).partition(",") for move in moves if move["state"] != "cancelled" and move["shipment"]
+    ]
+    for model in ("stock.shipment.out", "stock.shipment.out.return"):
+        if ids := sorted({int(id_) for of, _, id_ in there if of == model}):
+            return Call(model, "cancel", tuple(ids))
+    open_ = sorted(id_ for id_, one in invoices.items() if one["state"] != "cancelled")
+    return Call("account.invoice", "cancel", tuple(open_)) if open_ else None
+
+
+def _refuse_cancel(moves: Sequence[Row], invoices: Mapping[int, Row]) -> None:
     """Refuses before the first write: half a cancellation would be worse than none."""
-    if any(one["state"] == "done" for name in ("shipments", "shipment_returns") for one in row[f"{name}."]):
+    if any(move["state"] == "done" for move in moves):
         raise HoldError("goods have left", "take them back by a return, then `sink retry`")
-    if any(one["state"] in ("posted", "paid") for one in row["invoices."]):
+    if any(one["state"] in ("posted", "paid") for one in invoices.values()):
         raise HoldError("its invoice is posted", "credit it in Tryton, then `sink retry`")
 
 

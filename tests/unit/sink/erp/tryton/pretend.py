@@ -81,8 +81,8 @@ def sale_row(
         "id": 1, "web_shop": SHOP, "web_id": web_id, "number": None, "state": state, "invoice_state": "none",
         "shipment_state": "none", "party.": {"identifiers.": [{"code": "ordertap:shop/customer/1/1"}]},
         "currency.": {"code": "EUR", "digits": 2}, "untaxed_amount": net, "tax_amount": tax, "total_amount": net + tax,
-        "origin": None, "_timestamp": "1", "invoices_ignored": [], "shipments.": [], "shipment_returns.": [],
-        "invoices.": [], "amendments.": [], "invoice_address.": None, "shipment_address.": None,
+        "origin": None, "_timestamp": "1", "invoices_ignored": [], "amendments.": [], "invoice_address.": None,
+        "shipment_address.": None,
         **values, "lines.": list(lines),
     }  # fmt: skip
 

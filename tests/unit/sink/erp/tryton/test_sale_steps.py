@@ -11,7 +11,7 @@ import pytest
 
 from sink.erp.contract import Basis, ConflictError, HoldError, HowFar, NotDone, Observed, Step, Verb
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone, Value
-from sink.erp.tryton import edits, lines, sales, steps
+from sink.erp.tryton import edits, lines, reads, sales, steps
 from sink.erp.tryton.steps import Call, Sale
 from tests.unit.sink.erp.tryton.pretend import Master, lines_row, sale_row
 
@@ -147,40 +147,56 @@ def test_nothing_is_left_of_what_was_done() -> None:
     assert following(step("amend", sale(), CHEAPER), now, "quotation") is None
 
 
-LED_TO = {"shipments.": [{"id": 5, "state": "waiting"}], "invoices.": [{"id": 6, "state": "draft"}]}
-CANCELLED = {"shipments.": [{"id": 5, "state": "cancelled"}], "invoices.": [{"id": 6, "state": "cancelled"}]}
+def came_of_it(move: str, invoice: str, **more: Any) -> Sale:
+    """In processing, with a shipment (5) of one move and an invoice (6)."""
+    first, *rest = sale("processing").row["lines."]
+    moves = [{"id": 7, "state": move, "quantity": D(2), "shipment": "stock.shipment.out,5"}]
+    invoiced = [{"id": 8, "quantity": D(2), "invoice.": {"id": 6, "state": invoice}}]
+    return sale("processing", **{"lines.": [{**first, "moves.": moves, "invoice_lines.": invoiced}, *rest]}, **more)
+
+
+OFF = {"shipment_state": "exception"}
+OFF_TOO = {"shipment_state": "none", "invoice_state": "exception"}
 
 
 @pytest.mark.parametrize(
-    ("state", "more", "method"),
+    ("now", "method", "ids"),
     [
-        ("draft", {}, "sale.sale cancel"),
-        ("quotation", {}, "sale.sale cancel"),
-        ("confirmed", {}, "sale.sale draft"),
-        ("processing", LED_TO, "stock.shipment.out cancel"),
-        ("processing", {**LED_TO, "shipments.": CANCELLED["shipments."]}, "account.invoice cancel"),
-        ("processing", {**CANCELLED, "shipment_state": "exception"}, "sale.handle.shipment.exception handle"),
-        ("processing", {**CANCELLED, "invoice_state": "exception"}, "sale.handle.invoice.exception handle"),
+        (sale("draft"), "sale.sale cancel", 1),
+        (sale("quotation"), "sale.sale cancel", 1),
+        (sale("confirmed"), "sale.sale draft", 1),
+        (came_of_it("draft", "draft"), "stock.shipment.out cancel", 5),
+        (came_of_it("cancelled", "draft", **OFF), "account.invoice cancel", 6),
+        (came_of_it("cancelled", "cancelled", **OFF), "sale.handle.shipment.exception handle", 1),
+        (came_of_it("cancelled", "cancelled", **OFF_TOO), "sale.handle.invoice.exception handle", 1),
     ],
 )  # fmt: skip
-def test_a_cancellation_goes_on_where_the_sale_is(state: str, more: dict[str, Any], method: str) -> None:
-    now = sale(state, **more)
+def test_a_cancellation_goes_on_where_the_sale_is(now: Sale, method: str, ids: int) -> None:
     call = following(step("cancel", now, goal=Milestone.CANCELLED), now)
     assert call is not None
-    assert f"{call.model} {call.method}" == method
+    assert (f"{call.model} {call.method}", call.args) == (method, (ids,))
 
 
 @pytest.mark.parametrize(
-    ("more", "reason"),
-    [
-        ({**LED_TO, "shipments.": [{"id": 5, "state": "done"}]}, "goods have left"),
-        ({**LED_TO, "invoices.": [{"id": 6, "state": "posted"}]}, "its invoice is posted"),
-    ],
+    ("now", "reason"),
+    [(came_of_it("done", "draft"), "goods have left"), (came_of_it("draft", "posted"), "its invoice is posted")],
 )
-def test_a_cancellation_is_refused_before_its_first_write(more: dict[str, Any], reason: str) -> None:
-    now = sale("processing", **more)
+def test_a_cancellation_is_refused_before_its_first_write(now: Sale, reason: str) -> None:
     with pytest.raises(HoldError, match=reason):
         following(step("cancel", now), now)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "price", "least", "is_"),
+    [
+        ("3", "1.6725", "0.01", "5.02"), ("1", "0.125", "0.01", "0.12"), ("1", "0.135", "0.01", "0.14"),
+        ("-3", "1.6725", "0.01", "-5.02"), ("1", "1.03", "0.05", "1.05"), ("2.5", "0.0103", "0.01", "0.03"),
+        ("1", "0.125", "0", "0.125"),
+    ],
+)  # fmt: skip
+def test_a_line_comes_to_what_tryton_makes_of_it(quantity: str, price: str, least: str, is_: str) -> None:
+    """By the currency's least amount, halves to the even one."""
+    assert reads.amount({"quantity": D(quantity), "unit_price": D(price)}, D(least)) == D(is_)
 
 
 NOT_DONE = HowFar.NOT_DONE
