@@ -331,9 +331,9 @@ class Sending:
             return outcome
         reached = seen.milestone or ""
         # A draft that the ERP could not take back is ours, whatever is in it: the next look compares it.
-        if task.step.verb == "create" or not not_kept(task.step.want, seen.record):
+        if task.is_written(seen):
             return outcome.having(task.intent, seen.reference, reached, task.command())
-        return replace(outcome, reached=reached)
+        return replace(outcome, reached=reached)  # in doubt: the next look asks the ERP how far it came
 
     def _unclear(self, task: Task, seen: Observed | None) -> Outcome:
         """The intent stays, so the ERP is asked again with each lease, without a person's word."""

@@ -30,8 +30,8 @@ _REASONS: Final = (
     (r" to give back, .* already given back ", {"credits", "HELD"}),
     (r" come back, sold ", {"edits", "HELD"}),
     (r"^a returned line is not on the ERP's order", {"HELD"}),
-    (r"^in processing Tryton takes no further line", {"edit", "discount"}),
-    (r"^in processing Tryton does not change (party|.*, party)", {"merge"}),
+    (r"in processing Tryton takes no further line", {"edit", "discount"}),
+    (r"in processing Tryton does not change (party|.*, party)", {"merge"}),
     (r"^number, date or buyer differ from what was sent", {"merge"}),
     (r"^(waits for|its order: )", {"HELD"}),
 )

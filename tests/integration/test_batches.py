@@ -482,6 +482,37 @@ def test_a_change_that_broke_off_after_its_content_is_compared_and_not_written_a
     assert held(middle) == why
 
 
+class CancelsInSteps(SqlErp):
+    """An ERP that takes several calls to cancel an order. While it is `slow`, the time is over after the first."""
+
+    slow = True
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        if not self.slow or steps[0].verb != "cancel":
+            return super().apply(steps, not_after)
+        seen = self.observe([step.ref for step in steps])
+        return [NotDone(RetryError("the time for this call is over"), seen[step.ref]) for step in steps]
+
+
+def test_an_order_whose_cancellation_came_half_way_is_cancelled_and_was_not_opened_again(
+    middle: Connection, profile_path: str, erp_url: str
+) -> None:
+    with closing(CancelsInSteps(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))) as erp:
+        worker = make_worker(middle, erp, profile_path)
+        mark(middle)
+        drain(worker)
+        change(middle, "UPDATE orders SET status = 'cancelled'")
+        mark(middle, ORDER)
+        drain(worker)
+        assert run(erp_url, "SELECT status FROM orders") == [("confirmed",)]
+        erp.slow = False
+        pass_deadlines(middle)
+        mark(middle, ORDER)
+        drain(worker)
+        assert run(erp_url, "SELECT status FROM orders") == [("cancelled",)]
+        assert held(middle) == []
+
+
 def test_orders_are_taken_as_far_as_they_shall(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:
