@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeGuard
 
 import structlog
 
@@ -57,13 +57,14 @@ _A_TENTH: Final = 0.1
 class Task:
     """A step for a document, and the intent that the ledger keeps of it. `last`: no step follows. It is False if that
     is not known: for a step that another worker planned, after an adopt, and if a part of the change is held. `after`:
-    the new buyer that it refers to, who is sent first."""
+    the new buyer that it refers to, who is sent first. `begun`: an earlier call has written the step's content."""
 
     one: Entry
     step: Step
     intent: Intent
     last: bool = False
     after: Entry | None = None
+    begun: bool = False
 
     @classmethod
     def planned(cls, one: Entry, steps: Sequence[Step], after: Entry | None = None) -> Task:
@@ -106,16 +107,21 @@ class Task:
         stays = was is not Milestone.CANCELLED and self.step.goal.before(was)
         return replace(outcome, reached=was) if stays else outcome
 
-    def is_written(self, seen: Observed) -> bool:
-        """Whether a step that was done in part has written all its content, and only the milestone is short.
+    def has_content(self, seen: Observed) -> bool:
+        """Whether a step that was done in part has written all its content, even if the ERP keeps something else."""
+        return self.step.verb in ("create", "advance") or (self.step.verb == "amend" and seen.key == self.step.key)
 
-        Only the step itself can go on if the milestone is already the goal's: the ERP has two states for it.
+    def is_written(self, seen: Observed, goal: Milestone) -> bool:
+        """Whether a step that was done in part counts as written, because a new plan takes the document on to `goal`.
+
+        No plan does so if the milestone is already the goal's, for which the ERP may have two states, or if a person
+        had taken the document further than `goal`. Then only the step itself can go on.
         """
-        written = self.step.verb in ("create", "advance") or (self.step.verb == "amend" and seen.key == self.step.key)
-        short = seen.milestone is None or seen.milestone.before(self.step.goal)
-        return written and (short or bool(not_kept(self.step.want, seen.record)))
+        reached = seen.milestone
+        short = reached is None or (reached.before(goal) and reached.before(self.step.goal))
+        return self.has_content(seen) and (short or bool(not_kept(self.step.want, seen.record)))
 
-    def begun(self, seen: Observed) -> Outcome:
+    def half_done(self, seen: Observed) -> Outcome:
         """The ERP has the content of the step and went no further. It counts as written, whatever is in the document:
         the next look compares it, and plans the rest from the shop as it is then."""
         return replace(self.done(seen.reference, more=True), reached=seen.milestone or "")
@@ -129,7 +135,8 @@ class Task:
         before = basis(seen) or self.step.before
         milestone, stamp = before or ("", "")
         intent = replace(self.intent, before=milestone, stamp=stamp)
-        return Task(self.one, replace(self.step, before=before), intent)
+        begun = seen is not None and self.has_content(seen)
+        return Task(self.one, replace(self.step, before=before), intent, begun=begun)
 
 
 class Sending:
@@ -165,8 +172,7 @@ class Sending:
         for task, seen in of[HowFar.DONE]:
             reference = seen.reference if seen else ""
             outcomes.append((task.one, task.done(reference, more=True)))
-        begun = [(task, seen) for task, seen in of[HowFar.PARTLY] if seen and task.is_written(seen)]
-        outcomes += [(task.one, task.begun(seen)) for task, seen in begun]
+        outcomes += [(task.one, task.half_done(seen)) for task, seen in of[HowFar.PARTLY] if self._written(seen, task)]
         with transaction(self._connection) as cursor:
             documents.write(cursor, leased, outcomes)
         self._intend(leased, [task for task, _ in of[HowFar.NOT_DONE]], under_way=False)
@@ -217,7 +223,9 @@ class Sending:
         for task, result in zip(tasks, results, strict=True):
             lacks = _is_unchanged(result) and self._lacks(task.after, come_to)
             come_to[task.one.ref] = lacks or self._outcome(task, result, for_all)
-        unchanged = [task for task, result in zip(tasks, results, strict=True) if _is_unchanged(result)]
+        # One whose content is in the ERP stays in doubt, also if this call did nothing.
+        ended = [task for task, result in zip(tasks, results, strict=True) if _is_unchanged(result)]
+        unchanged = [task for task in ended if not task.begun]
         with transaction(self._connection) as cursor:
             documents.write(cursor, leased, [(task.one, come_to[task.one.ref]) for task in tasks])
             documents.intend(cursor, [(task.one, None, task.step.ref.external) for task in unchanged])
@@ -331,9 +339,12 @@ class Sending:
             return outcome
         reached = seen.milestone or ""
         # A draft that the ERP could not take back is ours, whatever is in it: the next look compares it.
-        if task.is_written(seen):
+        if self._written(seen, task):
             return outcome.having(task.intent, seen.reference, reached, task.command())
         return replace(outcome, reached=reached)  # in doubt: the next look asks the ERP how far it came
+
+    def _written(self, seen: Observed | None, task: Task) -> TypeGuard[Observed]:
+        return seen is not None and task.is_written(seen, self._rules.policy.goal_of(task.step.ref.kind))
 
     def _unclear(self, task: Task, seen: Observed | None) -> Outcome:
         """The intent stays, so the ERP is asked again with each lease, without a person's word."""

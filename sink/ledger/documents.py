@@ -213,7 +213,7 @@ def write(cursor: Cursor, leased: Sequence[Lease], given: Given) -> None:
     """
     if not given:
         return
-    arrived = [one.ref for one, outcome in given if outcome.sent or outcome.account or outcome.by_hand]
+    arrived = [one.ref for one, outcome in given if _has_arrived(outcome)]
     waited_for = _waited_for(given)
     marks.take_turns(cursor, {*arrived, *waited_for})
     waiting = marks.waiting_for(cursor, arrived)
@@ -316,6 +316,13 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
         "unit": one.unit,
         "partly": _is_partly(outcome),
     }
+
+
+def _has_arrived(outcome: Outcome) -> bool:
+    """Whether others that waited for it may look again. Nothing waits for a price, and prices come by hundreds."""
+    if outcome.sent:
+        return str(outcome.sent.record["kind"]) != "price"
+    return bool(outcome.account or outcome.by_hand)
 
 
 def _is_partly(outcome: Outcome) -> bool:

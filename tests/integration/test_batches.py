@@ -482,6 +482,53 @@ def test_a_change_that_broke_off_after_its_content_is_compared_and_not_written_a
     assert held(middle) == why
 
 
+class TwoStates(SqlErp):
+    """An ERP with two states for the goal's milestone. While it `refuses`, a new order comes to the first one only.
+    `goes_on` counts the calls that took it on."""
+
+    refuses, goes_on = True, 0
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        return [self._one(step, not_after) for step in steps]
+
+    def _one(self, step: Step, not_after: datetime) -> StepResult:
+        if step.ref.kind != "order":
+            return super().apply([step], not_after)[0]
+        error = HoldError("the buyer's account is closed", "open it, then `sink retry`")
+        if step.before is not None:
+            self.goes_on += 1
+            return NotDone(error) if self.refuses else self.observe([step.ref])[step.ref]
+        super().apply([step], not_after)
+        return NotDone(error, self.observe([step.ref])[step.ref])
+
+    def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
+        return [StepProgress(HowFar.PARTLY, self.observe([step.ref])[step.ref]) for step in steps]
+
+
+def test_an_order_whose_rest_is_refused_again_and_again_is_held_until_it_is_done(
+    middle: Connection, profile_path: str, erp_url: str
+) -> None:
+    """Its milestone alone does not tell that something is left to do. So the step goes on, until the ERP takes it."""
+    with closing(TwoStates(erp_url, load_mapping(ROOT / "deploy/erp/mapping.yaml"))) as erp:
+        worker = make_worker(middle, erp, profile_path)
+        mark(middle)
+        drain(worker)
+        for refused in (0, 1, 2):
+            assert (held(middle), erp.goes_on) == (["the buyer's account is closed"], refused)
+            _retried(middle, worker)
+        erp.refuses = False
+        _retried(middle, worker)
+        assert (held(middle), erp.goes_on) == ([], 4)
+        assert run(erp_url, "SELECT count(*)::int FROM orders") == [(1,)]
+
+
+def _retried(middle: Connection, worker: Worker) -> None:
+    pass_deadlines(middle)
+    with transaction(middle) as cursor:
+        marks.retry(cursor, None)
+    drain(worker)
+
+
 class CancelsInSteps(SqlErp):
     """An ERP that takes several calls to cancel an order. While it is `slow`, the time is over after the first."""
 
