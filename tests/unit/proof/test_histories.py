@@ -71,6 +71,16 @@ def test_the_erps_own_sums_must_be_the_shops_by_party_and_rate() -> None:
     assert len(list(compare_sums(sides, Sums(gross, {}), book))) == 2
 
 
+@pytest.mark.parametrize(
+    ("sold", "edits", "found"), [("11.91", set(), 1), ("11.91", {"edits"}, 0), ("11.92", {"edits"}, 1)]
+)
+def test_the_tax_of_an_order_that_the_clerk_changed_is_rounded_on_two_invoices(
+    sold: str, edits: set[str], found: int
+) -> None:
+    sides, book = Sides([SOLD], [SOLD], {}, frozenset()), Book({1: {"buy", *edits}})
+    assert len(list(compare_sums(sides, Sums({"7": Decimal(sold)}, {"7": RATES}), book))) == found
+
+
 def test_the_same_seed_is_the_same_histories_and_each_act_comes_up() -> None:
     assert histories(3, 50) == histories(3, 50) != histories(4, 50)
     names = {act.name for one in histories(1, 300) for act in one.left}
