@@ -249,7 +249,8 @@ def signal_snapshot(
     plan = plan_of(load("capture", Settings, config))
     signal = signals.send(plan, "execute-snapshot", tables, where)
     for table in sorted(plan.snapshot.overrides.keys() & set(tables)):
-        typer.echo(f"of {table} all rows{' that --where means' if where else ''}: its SELECT is for the first snapshot")
+        rows = "the rows of --where" if where else "all rows"
+        typer.echo(f"{table}: reads {rows}; its SELECT override is for the first snapshot only")
     typer.echo(f"snapshot {signal.id} of {', '.join(tables)} asked for; `capture status` shows how far it is")
 
 

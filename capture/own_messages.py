@@ -84,8 +84,8 @@ class OwnMessages:
         if signal is None:
             return None
         if not signal.is_signed(self._key.get_secret_value().encode()):
-            hint = "say it again with the settings of the capture that runs"
-            log.warning("signal is passed by: who wrote it has another database_password", id=signal.id, next=hint)
+            hint = "send it again with the running capture's settings"
+            log.warning("signal ignored: signed with another database_password", id=signal.id, next=hint)
             return None
         demand, unparked = self.incremental.demand, frozenset[str]()
         if signal.type == "execute-snapshot" and signal.condition is None and signal.id != demand.signal:

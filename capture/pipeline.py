@@ -72,7 +72,7 @@ class Capture:
                 self._sleep(backoff(attempt, 0.5, longest=10.0, spread=1.0))
 
     def _stops(self) -> bool:
-        """Asked between the parts of long work, so this also notes that we live."""
+        """Asked between the parts of long work, so this also counts as a sign of life."""
         self._metrics.turned()
         return self._stopping()
 

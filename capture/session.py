@@ -63,7 +63,7 @@ class Lifetime:
     """What one process keeps beyond a session."""
 
     beats: Beats = field(default_factory=lambda: Beats(_new_id()))
-    started: bool = False  # it came as far as a snapshot, the stream or standing by: what ends it now may pass
+    started: bool = False  # reached snapshot, stream or standby: errors from here on are retried
     snapshot_taken: bool = False
     ended: bool = False  # nothing is left to do
 
@@ -86,8 +86,8 @@ class Session:
     def __init__(
         self, plan: Plan, leadership: Leadership, lifetime: Lifetime, metrics: Metrics, stopping: Callable[[], bool]
     ) -> None:
-        """Makes the topics, fences former writers, then reads the position. Each call of `stopping` also notes that we
-        live."""
+        """Makes the topics, fences former writers, then reads the position. Each call of `stopping` also counts
+        as a sign of life."""
         self._plan = plan
         self._leadership = leadership
         self._lifetime = lifetime

@@ -238,7 +238,9 @@ class Settings(BaseModel):
     linger_ms: int = Field(5, ge=0, description="how long a Kafka transaction waits for more")
     max_batch_size: int = Field(4_000, ge=1, description="changes in one Kafka transaction")
     max_batch_bytes: int = Field(8_000_000, ge=1)
-    stall_seconds: float = Field(10.0, gt=0, description="nothing durable for so long: the shop's log is let go")
+    stall_seconds: float = Field(
+        10.0, gt=0, description="disconnect from the shop if Kafka commits nothing for this long"
+    )
 
     health_host: str = "127.0.0.1"
     health_port: int = Field(8083, ge=0, le=65535, description="0: none")

@@ -140,8 +140,7 @@ class Stream:
         self._writer.limit(limits)
 
     def _pause(self, now: float) -> None:
-        """Waits if there is nothing to read. If nobody waits for rows, it lets some gather: they cost less by the
-        dozen."""
+        """Waits if there is nothing to read. If nobody waits for rows, it lets some gather: batches are cheaper."""
         lingering = self._writer.lingering(now)
         pause = min(lingering or 0.5, self._heartbeats.wait(now), 0.5)
         if self._writer.full:  # the server has sent more, which would end the other wait at once

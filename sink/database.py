@@ -119,7 +119,7 @@ def _through_the_gate(cursor: Cursor) -> None:
         cursor.execute(_GATE)
     except psycopg2.errors.LockNotAvailable:
         raise NotNowError(
-            "the staged tables follow a change of the shop's schema; with a large commit or table that takes a while",
+            "the staged tables are being altered after a schema change; this can take a while",
             "it goes on by itself; `sink status` says what the copy waits for",
         ) from None
 

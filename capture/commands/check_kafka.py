@@ -157,7 +157,7 @@ def _index(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
         yield Finding("BAD", said, _alter(plan, name, "cleanup.policy=delete"))
     kept_ms, kept_bytes = int(topic.config.get("retention.ms", -1)), int(topic.config.get("retention.bytes", -1))
     if kept_bytes >= 0:
-        said = f"topic {name} keeps {kept_bytes} bytes, so for how long a sink may stand still is not known"
+        said = f"topic {name} keeps {kept_bytes} bytes, so it is unknown how long a sink may be stopped"
         yield Finding("warn", said, _alter(plan, name, "retention.bytes=-1"))
     if kept_ms < 0:
         return

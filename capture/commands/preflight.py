@@ -49,7 +49,7 @@ def _health(host: str, port: int) -> Iterator[Finding]:
         yield Finding("warn", f"{said}is taken on this machine by a capture or sink that runs", hint)
     else:
         hint = "set health_port to a free one, health_host to an address of this machine"
-        yield found(not reason, said + (f"cannot be had on this machine: {reason}" if reason else "is free"), hint)
+        yield found(not reason, said + (f"cannot be opened on this machine: {reason}" if reason else "is free"), hint)
 
 
 def _is_value(subject: str) -> bool:
@@ -57,7 +57,8 @@ def _is_value(subject: str) -> bool:
 
 
 def _database(plan: Plan, schemas: list[tuple[str, dict[str, Any]]]) -> Looks:
-    """Findings about the database, Kafka and the registry. Returns whether slot and position can be compared."""
+    """Findings about server, role, slot and publication. Adds the tables' schemas to `schemas`. Returns whether we may
+    read the log of a primary."""
     try:
         connection = plan.server.ask()
     except OrdertapError as error:

@@ -118,7 +118,7 @@ class Writer:
         if self.pending and now - self._pending_since > self._limits.stall:
             seconds = round(now - self._pending_since)
             raise UnavailableError(
-                f"Kafka took nothing durable for {seconds} s: letting go of the shop's log so that it can be shut down",
+                f"Kafka has committed nothing for {seconds} s; disconnecting so that the shop's server can shut down",
                 "check the broker; capture starts again from its position",
             )
 
@@ -171,7 +171,7 @@ class Writer:
     def _take_off(self) -> None:
         assert self._reaches is not None  # noqa: S101  the callers' condition
         self._flight_position, self._reaches = self._committed.end(self._reaches), None
-        self._pending_since = time.monotonic()  # Kafka is not to blame when it was we who stood still
+        self._pending_since = time.monotonic()  # do not count our own stall against Kafka
         self._took_off = time.monotonic()
         BATCH_RECORDS.observe(self._changes)
         self._changes = self._bytes = 0

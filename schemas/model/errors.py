@@ -7,7 +7,8 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The codes of sysexits.h that the processes use. A supervisor restarts on UNAVAILABLE, the rest need a person."""
+    """FAILED: a command found something to mend, or did not do all. The others are of sysexits.h. UNAVAILABLE: another
+    system did not answer, so another start may help; the rest need a person."""
 
     FAILED = 1
     DATA = 65

@@ -151,7 +151,8 @@ class HealthServer:
             self._server = make_server(host, port, self._answer, WSGIServer, _QuietRequests)
         except OSError as error:
             raise SettingsError(
-                f"health server: port {port} of {host} cannot be had: {error.strerror}", "set health_port to a free one"
+                f"health server: port {port} of {host} cannot be opened: {error.strerror}",
+                "set health_port to a free one",
             ) from None
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="health", daemon=True)

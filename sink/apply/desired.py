@@ -241,7 +241,8 @@ class Desired:
         return buyer is not None and buyer.arrived and self.account_of(buyer) == account
 
     def _around(self, looked_at: Sequence[tuple[Entry, Document]], here: Collection[DocumentRef]) -> Around:
-        """Looks up what the documents refer to, in a few queries for all. `here`: all of the batch, also those with an
+        """Looks up what the documents refer to, in a few queries for all. Gives new buyers their account numbers, for
+        good, and notes which buyers are needed, in `mode: plan`, too. `here`: all of the batch, also those with an
         outcome."""
         found = [document for _, document in looked_at]
         if self._rules.customers == "collective" and self._collective is None:

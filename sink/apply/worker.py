@@ -123,7 +123,8 @@ class Worker:
         return leases.lease(cursor, *wanted, later=self._prices, filling=self._customers, most_later=prices)
 
     def check(self) -> None:
-        """Checks that the ERP can be used and is the one that this middle layer is bound to. StopError if not."""
+        """Checks that the ERP can be used and is the one that this middle layer is bound to; the first check binds it.
+        Then prepares the ledger for these rules and this profile. StopError if the ERP cannot be used."""
         try:
             checked = self._erp.check()
             self._sending.abilities = checked.abilities

@@ -12,7 +12,7 @@ from schemas.model.errors import SettingsError
 from sink import wiring
 from sink.columns import in_columns
 from sink.commands.options import REPAIR, Config, Execute, Json, settings_of, verbs
-from sink.commands.output import answer, say
+from sink.commands.output import answer
 from sink.database import Connection
 from sink.intake.consumer import SESSION_SECONDS
 from sink.intake.offsets import Effect, GroupOffsets, Move, Offsets, Target
@@ -23,6 +23,7 @@ _COUNTED = {
     Effect.GAP: "{} offsets are skipped: a gap, which `sink status` names until the offsets are set back before it",
     Effect.RESUME: "{} offsets are still to be read",
 }
+_PATIENCE = 1.5 * SESSION_SECONDS
 
 app = verbs()
 offsets_app = verbs("Where the sink resumes reading: Kafka's committed offsets.")
@@ -44,6 +45,7 @@ def _offsets_show(as_json: Json = False, config: Config = None) -> None:
 def _offsets_reset(
     to: Annotated[str, typer.Option(help="earliest, latest, or a time with its zone: 2026-11-23T08:00:00+01:00")],
     execute: Execute = False,
+    as_json: Json = False,
     config: Config = None,
 ) -> None:
     """Moves where the sink resumes.
@@ -54,7 +56,8 @@ def _offsets_reset(
     """
     settings = settings_of(config)
     target = target_of(to)
-    say(reset(wiring.middle(settings), wiring.group(settings), target, execute))
+    given = (wiring.middle(settings), wiring.group(settings), target, execute)
+    answer(as_json, lambda: {"executed": execute, "moves": moved(*given)}, lambda: reset(*given))
 
 
 def show(connection: Connection, group: GroupOffsets) -> Iterator[str]:
@@ -71,8 +74,16 @@ def reset(connection: Connection, group: GroupOffsets, target: Target, execute: 
         return
     if group.members():
         yield f"a sink is still in the group; one that was killed leaves in {SESSION_SECONDS} s: waiting"
-    group.reset(planned, patience=1.5 * SESSION_SECONDS)
+    group.reset(planned, patience=_PATIENCE)
     yield "done; next: start `sink run`"
+
+
+def moved(connection: Connection, group: GroupOffsets, target: Target, execute: bool) -> Sequence[Move]:
+    """The same for programs: what a reset would do to each partition; `execute` does it."""
+    planned = offsets.plan(connection, group, target)
+    if execute:
+        group.reset(planned, patience=_PATIENCE)
+    return planned
 
 
 def target_of(text: str) -> Target:

@@ -133,7 +133,7 @@ class HowFar(Enum):
     NOT_DONE = "not done"
     PARTLY = "partly done"
     DONE = "done"
-    UNCLEAR = "unclear"  # a person must look
+    UNCLEAR = "unclear"  # its document cannot be read; the sink asks again
 
 
 class StepProgress(NamedTuple):
@@ -247,7 +247,8 @@ class Erp(Protocol):
     Every record that a step makes (head, child) carries its external key in the ERP, unique there, so that nothing is
     made twice whatever gets lost on the way. Fields that are not in an ErpRecord belong to the ERP and are never
     written. All methods but `apply` raise RetryError if the ERP cannot be reached and StopError if it refuses us. They
-    never raise HoldError: a problem with one document's data is reported with that document.
+    never raise HoldError: a problem with one document's data is reported with that document. `find` raises
+    SettingsError for a field that the ERP does not keep.
     """
 
     def check(self) -> Checked:
@@ -323,7 +324,8 @@ class RetryError(OrdertapError):
 
 
 class ConflictError(RetryError):
-    """The document changed meanwhile. This step did nothing, and is planned anew. The ERP itself works."""
+    """The document changed meanwhile, or the deadline has passed. The step is planned anew. `NotDone.reached` has what
+    it did, if anything. The ERP itself works."""
 
 
 class SlowDownError(RetryError):

@@ -157,7 +157,7 @@ def not_kept(want: ErpRecord, found: ErpRecord) -> str:
         wanted = want.parts.get(part, {})
         for key in sorted({*wanted, *rows}):
             if key not in wanted or key not in rows:
-                wrong.append(f"{part}:{key} is {'missing' if key not in rows else 'too many'}")
+                wrong.append(f"{part}:{key} is {'missing' if key not in rows else 'extra'}")
             else:
                 wrong += _unlike(f"{part}:{key} ", wanted[key], rows[key], currency)
     return "; ".join(wrong[:5])

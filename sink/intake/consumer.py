@@ -320,7 +320,7 @@ class ShopConsumer:
         """Raises or logs an error that came in place of a record."""
         code = error.code()
         if code == KafkaError._AUTO_OFFSET_RESET:
-            raise ReadAgainError(f"{topic}: the offset is out of Kafka's range", "its place is looked up again")
+            raise ReadAgainError(f"{topic}: the offset is out of Kafka's range", "the start offset is looked up again")
         if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
             log.info("a topic is not there yet", topic=topic)
         elif error.fatal() or code in (*_FENCED, *_REFUSED):
@@ -442,7 +442,7 @@ def _kafka(call: Callable[..., Any], *arguments: Any) -> Any:
 
 def _failure(error: KafkaError) -> OrdertapError:
     if error.code() in _FENCED:
-        hint = "who leads joins the group again, the other stands by"
+        hint = "the leader rejoins, the other stands by"
         return NotAMemberError(f"another sink has taken this one's place in the group ({error.str()})", hint)
     if error.code() in _REFUSED:
         return SettingsError(

@@ -88,14 +88,14 @@ class Intent:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-_SEE_HELD: Final = ("", "see `sink show {ref}`")
+_SEE_IT: Final = ("", "see `sink show {ref}`")
 _WAITS: Final[Mapping[State | None, tuple[str, str]]] = {
-    None: (", of which no row has come", "correct what refers to {ref} in the shop, or add it there"),
+    None: (", whose rows have not arrived", "correct what refers to {ref} in the shop, or add it there"),
     State.GONE: (", which the shop has deleted", "correct what refers to {ref} in the shop, or restore it there"),
     State.NOT_READY: (", which the shop has not finished", "finish {ref} in the shop"),
     State.IGNORED: (", which a person ignores", "`sink ignore --undo {ref} --person NAME` to send it"),
-    State.HELD: _SEE_HELD,
-    State.WAITS: _SEE_HELD,
+    State.HELD: _SEE_IT,
+    State.WAITS: _SEE_IT,
 }
 """State of the document waited for → why it does not come, and what a person can do."""
 

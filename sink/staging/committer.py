@@ -113,7 +113,7 @@ class Committer:
         writes."""
         return self._writer.decode(rows, topics)
 
-    def wait(self, reason: str) -> None:
+    def say_waiting(self, reason: str) -> None:
         """Writes what the copy waits for, for `sink status`."""
         assert self._cursor is None  # noqa: S101  a COMMIT here would make half of a large commit visible
         with transaction(self._connection) as cursor:
@@ -141,7 +141,7 @@ class Committer:
         """Writes rows of a commit that is not whole yet. The transaction stays open until `commit`; `waits_for` is
         committed before it begins."""
         if self._cursor is None:
-            self.wait(waits_for)
+            self.say_waiting(waits_for)
         with self._large as large:
             cursor = self._cursor or large.enter_context(transaction(self._connection))
             self._cursor = None

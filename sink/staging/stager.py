@@ -84,7 +84,7 @@ class Stager:
             except SchemaBlockedError as error:  # the session that holds the lock has to end first
                 turned(error.message)
                 log.warning("staging waits", reason=error.message, next=error.hint)
-                database.run(committer.wait, error.message)
+                database.run(committer.say_waiting, error.message)
 
     def _copy(
         self,
@@ -102,7 +102,7 @@ class Stager:
             turned(_NOT_ASSIGNED)
             if stop():
                 return
-            database.run(committer.wait, _NOT_ASSIGNED)
+            database.run(committer.say_waiting, _NOT_ASSIGNED)
             consumer.poll(_IDLE)
         sequencer = Sequencer(committer, database, consumer, self._index, self._tables, self._topics)
         while True:

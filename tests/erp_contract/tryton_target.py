@@ -24,7 +24,7 @@ from tests.erp_contract.tryton_data import TrytonData
 
 READS = frozenset({"read", "search", "search_read", "search_count", "get_preferences", "fields_get", "login", "logout"})
 GROUP = "Sales Administrator"
-NO_LINE = "in processing Tryton takes no further line: enter what is more as an order of its own, by hand, or cancel it"
+NO_LINE = "in processing Tryton takes no further line: enter the rest as an order of its own, by hand, or cancel it"
 NARROWS = {
     "a line more, processing": NO_LINE,
     "a charge more, processing": NO_LINE,

@@ -162,7 +162,7 @@ def test_an_order_whose_buyer_does_not_come_says_why(
     """`sink held` shows the order alone: its buyer is not held."""
     worker = make_worker(middle, erp, profile_path)
     look(worker, middle, ORDER)
-    assert held(middle) == ["waits for customer 7, of which no row has come"]
+    assert held(middle) == ["waits for customer 7, whose rows have not arrived"]
     customer, kept = Path(profile_path) / "customer.sql", PROFILE["customer.sql"]
     customer.write_text(kept.replace("orders WHERE", "orders WHERE false AND"))
     mark(middle)

@@ -6,6 +6,7 @@ One running chain for all tests. Each has orders of its own, and planted values 
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -318,6 +319,9 @@ def test_reset_says_what_it_would_do_and_is_refused_while_the_sink_runs(chain: C
     dry = chain.says("offsets", "reset", "--to", "earliest")
     assert "offsets are read again, which changes nothing in the ERP" in dry
     assert dry.splitlines()[-1] == "nothing was changed; --execute does it"
+    told = json.loads(chain.says("offsets", "reset", "--to", "earliest", "--json"))
+    assert told["executed"] is False
+    assert "read again" in {move["effect"] for move in told["moves"]}
     ended = run("sink", "offsets", "reset", "--to", "earliest", "--execute", config=chain.config)
     assert ended.returncode == ExitCode.CONFIG
     assert "next: stop every sink of this group" in ended.stderr

@@ -410,11 +410,11 @@ def test_a_health_port_that_is_taken(ready: OpsShop) -> None:
         ready.write({"health_port": port})
         checked = run("capture", "check", config=ready.config)
         started = run("capture", "run", config=ready.config)
-    said = f"health_port {port} of 127.0.0.1 cannot be had on this machine: Address already in use"
+    said = f"health_port {port} of 127.0.0.1 cannot be opened on this machine: Address already in use"
     assert f"BAD  {said}\n     mend: set health_port to a free one" in checked.stdout
     assert checked.returncode == 1
     assert started.returncode == ExitCode.CONFIG
-    assert f"port {port} of 127.0.0.1 cannot be had: Address already in use" in started.stderr
+    assert f"port {port} of 127.0.0.1 cannot be opened: Address already in use" in started.stderr
     assert f"ok   health_port {port} of 127.0.0.1 is free" in run("capture", "check", config=ready.config).stdout
 
 

@@ -1,4 +1,4 @@
-"""An ERP that is reached through its own database: any that SQLAlchemy knows, its tables mapped in YAML."""
+"""An ERP that is reached through its own database (PostgreSQL, MariaDB, MySQL, SQLite), its tables mapped in YAML."""
 
 from __future__ import annotations
 

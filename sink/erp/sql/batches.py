@@ -39,8 +39,8 @@ def apply(database: ErpDatabase, steps: Sequence[Step], not_after: datetime) -> 
 
 
 def _together(database: ErpDatabase, steps: Sequence[Numbered], not_after: datetime) -> dict[int, StepResult]:
-    """Does the steps in one transaction. A step that refers to another's document comes after it. All is read back at
-    the end, after the ERP's deferred triggers, which may change it."""
+    """Does the steps in one transaction. The caller puts a step after those whose documents it refers to. All is read
+    back at the end, after the ERP's deferred triggers, which may change it."""
     results: dict[int, StepResult] = {}
     with database.connection(write=True) as connection:
         alike = groupby(steps, lambda one: (one[1].ref.kind, one[1].verb))

@@ -81,7 +81,7 @@ class SaleDocuments:
 
     def do(self, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> Sequence[StepResult]:
         """Does steps of one verb. One result each, in order."""
-        return Doing(self._rpc, self, calls, self._master.web_shop, steps).done(verb)
+        return Doing(self._rpc, self, calls, self._master.web_shop, steps).run(verb)
 
     def how_far(self, step: Step, seen: Observed | None) -> HowFar:
         """How far a step in doubt came."""

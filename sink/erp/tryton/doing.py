@@ -76,7 +76,7 @@ class Doing:
         self._begun: set[int] = set()
         self._results: dict[int, StepResult] = {}
 
-    def done(self, verb: Verb) -> list[StepResult]:
+    def run(self, verb: Verb) -> list[StepResult]:
         """One result for each, in order."""
         if verb in _CANNOT:
             return [NotDone(_CANNOT[verb]) for _ in self._steps]
@@ -124,7 +124,7 @@ class Doing:
         for number, step in made.items():
             sale = self._there.get(number)
             if sale is None:
-                self._results[number] = NotDone(ConflictError("it was taken out of the ERP as soon as it was made"))
+                self._results[number] = NotDone(ConflictError("it was deleted in the ERP right after it was created"))
             elif wrong := not_kept(step.want, sale.observed.record):
                 self._results[number] = self._taken_back(sale, wrong)
 

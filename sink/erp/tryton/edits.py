@@ -29,11 +29,11 @@ _BY_SLIP: Final = ("product", "unit", "quantity", "unit_price", "description")
 
 _NAMES: Final = {"sale_date": "the date", "origin": "the order that it belongs to"}
 NO_MORE_LINES: Final = (
-    "in processing Tryton takes no further line: enter what is more as an order of its own, by hand, or cancel it there"
+    "in processing Tryton takes no further line: enter the rest as an order of its own, by hand, or cancel it there"
 )
 NO_ROUNDING: Final = (
-    "in processing Tryton takes no further line, and the shop's tax is a cent or some more than Tryton's at {} %, which"
-    " would need one of rounding"
+    "in processing Tryton takes no further line, and the shop's tax is higher than Tryton's at {} %, which would need a"
+    " line of cents"
 )
 BY_A_PERSON: Final = "settle it in Tryton, then `sink retry`; if it stays as it is there, `sink accept document`"
 

@@ -199,7 +199,7 @@ def _seen(company: int, name: str, prefers: Mapping[str, Any]) -> int:
     if prefers.get("company_filter") != "one" or prefers.get("company") == company:
         return company
     hint = f"make {name!r} the company of that user, or let its Company Filter be All"
-    raise StopError(f"the user of Tryton sees what one company has, and that is not {name!r}", hint)
+    raise StopError(f"Tryton's user can only see one company, and it is not {name!r}", hint)
 
 
 def now() -> datetime:

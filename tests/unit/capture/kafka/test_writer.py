@@ -154,7 +154,7 @@ def test_a_position_without_records_is_durable_only_when_nothing_before_it_waits
 def test_lets_go_when_kafka_takes_nothing(writer: Writer) -> None:
     writer.add([row(b"a")], 1, at(200))
     writer.step(time.monotonic(), force=True)
-    with pytest.raises(UnavailableError, match="nothing durable"):
+    with pytest.raises(UnavailableError, match="has committed nothing"):
         writer.step(time.monotonic() + STALL + 0.1)
 
 

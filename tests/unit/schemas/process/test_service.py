@@ -71,7 +71,7 @@ def test_health_and_metrics() -> None:
         assert status == 200
         assert "rows_total 3.0" in body
         assert get(server.port, "/")[0] == 404
-        with pytest.raises(SettingsError, match=f"port {server.port} of 127.0.0.1 cannot be had"):
+        with pytest.raises(SettingsError, match=f"port {server.port} of 127.0.0.1 cannot be opened"):
             HealthServer("127.0.0.1", server.port, lambda: (True, ""), lambda: (True, ""), registry)
         assert taken_by_ours(server.port)
     assert port_taken("127.0.0.1", server.port) == ("", False)

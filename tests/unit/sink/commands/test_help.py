@@ -12,7 +12,7 @@ from sink.commands.output import decided
 from sink.operations.release import Released
 
 PANELS = {"Run", "Look", "Decide: dry runs without --execute; retry, pause, resume act at once", "Repair"}
-NO_ANSWER = {"run", "offsets reset"}  # one stays, the other tells what it waits for
+NO_ANSWER = {"run"}
 
 
 def _commands() -> Iterator[tuple[str, Any]]:

@@ -123,7 +123,7 @@ def test_a_company_that_the_user_may_work_in_and_does_not_see_is_refused(server:
     for name, company in (("Works 4", 4), ("", 4), ("Works 5", None)):
         rpc = Rpc(server.url, "tryton", "ordertap", "secret", name, 0.5, 4)
         if company is None:
-            with pytest.raises(StopError, match="sees what one company has, and that is not 'Works 5'"):
+            with pytest.raises(StopError, match="can only see one company, and it is not 'Works 5'"):
                 rpc.call("sale.sale", "read")
         else:
             rpc.call("sale.sale", "read")

@@ -133,7 +133,7 @@ def test_a_slip_that_lies_there_is_validated() -> None:
     [
         (MORE, "takes no further line: enter"),
         (OTHER_TAX, "does not change the tax of a line"),
-        (CENT_MORE, "more than Tryton's at 19 %, which would need one of rounding"),
+        (CENT_MORE, "higher than Tryton's at 19 %, which would need a line of cents"),
     ],
 )
 def test_what_processing_does_not_take_is_refused_before_the_first_write(want: ErpRecord, reason: str) -> None:
