@@ -111,6 +111,8 @@ def main() -> int:
             if not options.keep:
                 stack.callback(_take_away, folder)
                 _clear_others(folder, stack)
+            else:
+                stack.callback(console.out, f"data, settings and logs are in {folder}", highlight=False)
             return _run(options, folder, console, stack)
     except KeyboardInterrupt:
         console.print("stopped; nothing is left running")

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from schemas.model.commits import index_topic
-from schemas.model.errors import SettingsError
+from schemas.model.errors import OrdertapError, SettingsError
 from schemas.registry.registry import Registry, open_registry
 from schemas.writing.envelope import topic_name
 from sink import layer
@@ -236,11 +236,12 @@ def _stager(settings: SinkSettings, mapping: Profile) -> Stager:
 
 def looks(settings: SinkSettings) -> dict[str, Callable[[], object]]:
     """The parts that `sink check` looks at."""
+    away: list[OrdertapError] = []  # Tryton needs 30 s to say that it has no such database: it is asked once
     found: dict[str, Callable[[], object]] = {
         "profile": lambda: profile(settings),
         "middle layer": lambda: middle(settings).close(),
-        "ERP": lambda: check.erp_answers(erp(settings)),
-        "ERP's master data": lambda: _look_at_master_data(settings),
+        "ERP": lambda: check.erp_answers(erp(settings), away),
+        "ERP's master data": lambda: _look_at_master_data(settings, away),
         "registry": lambda: registry(settings).check(),
         "broker and topics": lambda: _look_at_topics(settings),
     }
@@ -250,7 +251,9 @@ def looks(settings: SinkSettings) -> dict[str, Callable[[], object]]:
     return found
 
 
-def _look_at_master_data(settings: SinkSettings) -> check.MasterDataFound:
+def _look_at_master_data(settings: SinkSettings, away: list[OrdertapError]) -> check.MasterDataFound:
+    if away:
+        raise away[0]
     found, made = _sells(settings), SETUPS.get(settings.erp.kind)
     return check.master_data(erp(settings), made(settings.erp, found, None) if made else None, found)
 

@@ -69,25 +69,31 @@ def script(plan: Plan) -> Iterator[str]:
             yield from _guarded_publication(plan, tables)
         else:
             yield "-- (so which tables the lists of the settings mean is not known)"
-    else:
-        try:
-            yield from _missing(connection, plan)
-            tables = _published(connection, plan) or wanted_tables(connection, plan)
-        finally:
-            connection.close()
-    yield from _topics_script(plan, _captured(plan, tables))
+        yield from _topics_script(plan, _captured(plan, tables))
+        return
+    try:
+        yield from _server_and_role(connection, plan)
+        missing = [*_missing(connection, plan)]
+        tables = _published(connection, plan) or wanted_tables(connection, plan)
+    finally:
+        connection.close()
+    missing += _topics_script(plan, _captured(plan, tables))
+    yield from missing or [f"-- nothing to make: publication {plan.publication} and all topics are there"]
 
 
-def _missing(connection: Connection, plan: Plan) -> Iterator[str]:
+def _server_and_role(connection: Connection, plan: Plan) -> Iterator[str]:
     level, superuser = _row(connection, "SELECT current_setting('wal_level'), rolsuper FROM pg_roles"
                             " WHERE rolname = current_user")  # fmt: skip
     if level != "logical":
         yield "ALTER SYSTEM SET wal_level = logical; -- then restart the server"
-    publication = publication_of(connection, plan.publication)
-    published = _published(connection, plan)
-    wanted = wanted_tables(connection, plan)
     if not superuser:
-        yield from _role(plan, published if plan.selection.every_table else wanted)
+        every = plan.selection.every_table
+        yield from _role(plan, _published(connection, plan) if every else wanted_tables(connection, plan))
+
+
+def _missing(connection: Connection, plan: Plan) -> Iterator[str]:
+    publication = publication_of(connection, plan.publication)
+    published, wanted = _published(connection, plan), wanted_tables(connection, plan)
     statements = _publication(plan, publication, published, wanted)
     yield from _warnings(connection, plan, statements, published, wanted)
     yield from statements

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import typer
 
@@ -15,6 +16,7 @@ from sink.operations import check
 from sink.operations.check import PartCheck
 
 app = verbs()
+_SILENT_SECONDS: Final = 5.0
 
 
 @app.command("check", rich_help_panel=RUN)
@@ -27,12 +29,29 @@ def _check(as_json: Json = False, config: Config = None) -> None:
     """
     bad = 0
     found: list[PartCheck] = []
-    for look in check.check(wiring.looks(settings_of(config))):
+    looks = {part: told(part, look) for part, look in wiring.looks(settings_of(config)).items()}
+    for look in check.check(looks):
         bad += look.error is not None
         found.append(look)
         say([] if as_json else [line(look)])
     say(said(report(found), [f"{bad} to mend" if bad else "all is well"], as_json))
     raise typer.Exit(ExitCode.FAILED if bad else 0)
+
+
+def told(part: str, look: Callable[[], object]) -> Callable[[], object]:
+    """The look, which says on stderr what it waits for if it takes long."""
+
+    def aloud() -> object:
+        words = f"...  {part}: still waiting for an answer"
+        timer = threading.Timer(_SILENT_SECONDS, typer.echo, (words,), {"err": True})
+        timer.daemon = True
+        timer.start()
+        try:
+            return look()
+        finally:
+            timer.cancel()
+
+    return aloud
 
 
 def line(one: PartCheck) -> str:

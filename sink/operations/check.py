@@ -42,9 +42,14 @@ def check(parts: Mapping[str, Callable[[], object]]) -> Iterator[PartCheck]:
             yield PartCheck(name, None, advice)
 
 
-def erp_answers(erp: Erp) -> Checked:
-    """Checks the ERP's address, credentials and tables."""
+def erp_answers(erp: Erp, away: list[OrdertapError]) -> Checked:
+    """Checks the ERP's address, credentials and tables. `away` gets the error if it does not even answer."""
     with closing(erp):
+        try:
+            erp.clock()
+        except OrdertapError as error:
+            away.append(error)
+            raise
         return erp.check()
 
 

@@ -80,7 +80,7 @@ class Chain(Day):
         """The output of a command of the sink that must succeed."""
         ended = run("sink", *command, config=self.config)
         assert ended.returncode == 0, ended.stdout + ended.stderr
-        assert ended.stderr == ""
+        assert silent(ended.stderr)
         return ended.stdout
 
     def state(self, order: str) -> tuple[str, str]:
@@ -130,6 +130,11 @@ def wait_for(come: Callable[[], object], what: str, seconds: float = SECONDS) ->
 
 
 # Wrong settings, and parts that do not answer
+
+
+def silent(stderr: str) -> bool:
+    """Whether nothing is on stderr but what a slow machine waits for."""
+    return all(line.startswith("...  ") for line in stderr.splitlines())
 
 
 def _nowhere() -> str:
@@ -188,7 +193,7 @@ def test_check_names_what_is_wrong_and_what_mends_it(chain: Chain) -> None:
     wrong = own | {"shop_url": chain.erp, "erp": own["erp"] | {"url": f"postgresql://u:{PLANTED}@{_nowhere()}/x"}}
     ended = run("sink", "check", config=write_settings(chain.folder / "check.yaml", sink=wrong))
     assert ended.returncode == ExitCode.FAILED
-    assert ended.stderr == ""
+    assert silent(ended.stderr)
     assert PLANTED not in ended.stdout
     told = ended.stdout.splitlines()
     assert [line[:12].split()[:2] for line in told if line.startswith("BAD")] == [["BAD", "ERP:"], ["BAD", "shop:"]]

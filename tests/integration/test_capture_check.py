@@ -62,6 +62,7 @@ def test_a_role_with_no_more_than_init_prints_is_enough_to_run(ops_shop: OpsShop
     (missing,) = (finding for what, finding in ops_shop.findings().items() if "does not exist" in what)
     assert "capture init --dry-run" in missing.remedy
     script = dry_run(ops_shop)
+    assert "nothing to make" not in script
     as_dba(ops_shop, script)
     as_dba(ops_shop, script)  # the part that could not be asked can be run again
     assert ops_shop.value(f"SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = '{ops_shop.role}'") is False
@@ -72,7 +73,9 @@ def test_a_role_with_no_more_than_init_prints_is_enough_to_run(ops_shop: OpsShop
     assert again.returncode == 0, again.stderr
     assert "publication tap is there" in again.stdout
     assert " made\n" not in again.stdout
-    assert "CREATE PUBLICATION" not in dry_run(ops_shop)
+    script = dry_run(ops_shop)
+    assert "CREATE PUBLICATION" not in script
+    assert script.endswith("-- nothing to make: publication tap and all topics are there\n")
     assert serious(ops_shop) == {}
     capture = Program("capture", ops_shop.config, ops_shop.config.with_name("capture.log"))
     capture.start()

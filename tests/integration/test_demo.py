@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-RUNS = [("sample", "sql", 40), ("oscar", "sql", 15), ("sample", "tryton", 10)]
+RUNS = [("sample", "sql", 40), ("oscar", "sql", 15), ("sample", "tryton", 10), ("oscar", "tryton", 8)]
 TRYTONS_OWN = re.compile(r"Tryton itself:\s+\S+ EUR in (\d+) orders, (\d+) returns, -?\S+ EUR in \d+ refunds,")
 
 

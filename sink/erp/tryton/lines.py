@@ -8,7 +8,7 @@ no field for is in the line's note. The note counts as long as Tryton's own figu
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from typing import Any, Final, NamedTuple, Protocol
 
 from sink.erp.contract import HoldError
@@ -109,28 +109,71 @@ def booked(fields: Fields, scale: Scale) -> Booked:
     return Booked(price, _rounded(price * quantity, scale.minor), _rounded(price * quantity * rate / 100, scale.minor))
 
 
-def roundings(record: ErpRecord, scale: Scale) -> dict[Decimal, int]:
-    """The minor units by which the shop's tax exceeds Tryton's, by rate. HoldError if a net amount cannot be met, or if
-    the difference is too large for rounding."""
-    more: dict[Decimal, Decimal] = {}
-    lines: dict[Decimal, int] = {}
+def roundings(record: ErpRecord, scale: Scale, known: Mapping[Decimal, Decimal] = {}) -> dict[Decimal, int]:
+    """The minor units by which the shop's tax exceeds Tryton's, by rate. known: what it may differ more than by its own
+    rounding, by rate. HoldError if a net amount cannot be met, or if the difference is too large for rounding."""
     as_booked: dict[PartKind, dict[str, Fields]] = {}
     for part, key, fields in children(record):
-        made, rate = booked(fields, scale), _number(fields, "tax_rate")
-        as_booked.setdefault(part, {})[key] = {"net": made.net}
-        more[rate] = more.get(rate, _ZERO) + _number(fields, "tax") - made.tax
-        lines[rate] = lines.get(rate, 0) + 1
+        as_booked.setdefault(part, {})[key] = {"net": booked(fields, scale).net}
     sums = {name: record.fields[name] for name in ("net", "tax", "gross") if name in record.fields}
     kept = {name: _rounded(value, scale.minor) for name, value in sums.items() if isinstance(value, Decimal)}
     if wrong := not_kept(record, ErpRecord(record.kind, kept, as_booked)):
         hint = "let Tryton keep more decimals of a price (`price_decimal` of its configuration), then `sink retry`"
         raise HoldError(f"the ERP does not keep it: {wrong}", hint, "data")
-    for rate, amount in more.items():
-        # Both sides round each line by up to half a unit.
-        if abs(amount) > (scale.minor * lines[rate] if scale.rounds else _ZERO):
+    found: dict[Decimal, int] = {}
+    for rate, taxes in _taxes(record, scale).items():
+        amount = sum((one.shop - one.line for one in taxes), _ZERO)
+        if not _is_rounding(taxes, scale, known.get(rate, _ZERO)):
             hint = "compare their tax at this rate (erp.rounding: line evens cents out), then `sink retry`"
             raise HoldError(f"at {count(rate)} % the shop's tax is {money(amount)} more than the ERP's", hint)
-    return {rate: int(amount / scale.minor) for rate, amount in more.items() if amount}
+        if amount:
+            found[rate] = int(amount / scale.minor)
+    return found
+
+
+def differences(record: ErpRecord, scale: Scale) -> dict[Decimal, Decimal]:
+    """By how much the shop's tax of single lines differs from Tryton's, added up by rate. Refunds of an order may
+    differ as much."""
+    return {
+        rate: sum((abs(one.shop - one.line) for one in taxes), _ZERO) for rate, taxes in _taxes(record, scale).items()
+    }
+
+
+class _Taxes(NamedTuple):
+    """The tax of one line: the shop's, Tryton's, and that of a shop that rounds the tax of each unit."""
+
+    shop: Decimal
+    line: Decimal
+    unit: Decimal
+
+
+def _taxes(record: ErpRecord, scale: Scale) -> dict[Decimal, list[_Taxes]]:
+    included = bool(record.fields.get("tax_included", True))
+    found: dict[Decimal, list[_Taxes]] = {}
+    for part, _, fields in children(record):
+        line = booked(fields, scale).tax
+        unit = _tax_by_unit(fields, scale.minor, included) if part == "line" else None
+        taxes = _Taxes(_number(fields, "tax"), line, line if unit is None else unit)
+        found.setdefault(_number(fields, "tax_rate"), []).append(taxes)
+    return found
+
+
+def _tax_by_unit(fields: Fields, minor: Decimal, included: bool) -> Decimal | None:
+    """The tax of a line in a shop that rounds the tax of each unit, half up, and takes as much of it as is paid
+    after the discount. None if that is nothing."""
+    unit, rate = _or_nothing(fields, "unit_price"), _number(fields, "tax_rate")
+    exact = unit * rate / (100 + (rate if included else _ZERO))
+    each = (exact / minor).quantize(Decimal(1), ROUND_HALF_UP) * minor
+    paid = _number(fields, "net") + (_number(fields, "tax") if included else _ZERO)
+    return each * paid / unit if each else None
+
+
+def _is_rounding(taxes: Collection[_Taxes], scale: Scale, known: Decimal) -> bool:
+    """Whether the shop's tax is what rounding makes of it. Both sides round each line by up to half a unit."""
+    by_line = abs(sum((one.shop - one.line for one in taxes), _ZERO))
+    by_unit = abs(sum((one.shop - one.unit for one in taxes), _ZERO))
+    most = scale.minor * len(taxes)
+    return min(by_line - known, by_unit) <= most if scale.rounds else not by_line
 
 
 def children(record: ErpRecord) -> Iterator[tuple[PartKind, str, Fields]]:
@@ -140,10 +183,12 @@ def children(record: ErpRecord) -> Iterator[tuple[PartKind, str, Fields]]:
             yield part, key, fields
 
 
-def values(record: ErpRecord, goods: Goods, scale: Scale, sign: int = 1) -> list[dict[str, Any]]:
-    """The values of all lines, rounding lines too. sign: -1 for what is given back. HoldError if Tryton has nothing to
-    book a line to, or would calculate other amounts."""
-    more, included = roundings(record, scale), bool(record.fields.get("tax_included", True))
+def values(
+    record: ErpRecord, goods: Goods, scale: Scale, sign: int = 1, known: Mapping[Decimal, Decimal] = {}
+) -> list[dict[str, Any]]:
+    """The values of all lines, rounding lines too. sign: -1 for what is given back. known: as for `roundings`.
+    HoldError if Tryton has nothing to book a line to, or would calculate other amounts."""
+    more, included = roundings(record, scale, known), bool(record.fields.get("tax_included", True))
     found = [_line(part, key, fields, goods, scale, sign, included) for part, key, fields in children(record)]
     return found + [_rounding(rate, units, goods, sign) for rate, units in sorted(more.items())]
 

@@ -1,5 +1,6 @@
 """Each ERP that can be set has an adapter, and a running sink keeps the profile it started with."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
@@ -8,7 +9,10 @@ from pydantic import SecretStr
 
 from schemas.model.errors import SettingsError
 from sink import wiring
+from sink.erp.tryton.settings import TrytonSettings
+from sink.operations.check import check
 from sink.settings import ErpSettings, SinkSettings, SqlErpSettings
+from tests.unit.sink.erp.tryton.test_rpc import Server
 
 ROOT = Path(__file__).parents[3]
 PROFILE = """
@@ -39,6 +43,23 @@ def settings(tmp_path: Path) -> SinkSettings:
         prices_owner="erp",
         erp=SqlErpSettings(kind="sql", url=SecretStr("sqlite://"), mapping=mapping),
     )
+
+
+def test_an_erp_that_does_not_answer_is_asked_once(settings: SinkSettings) -> None:
+    """Tryton needs half a minute to say that it has no such database. `sink check` has two looks at the ERP."""
+    with closing(Server()) as server:
+        server.script["common.db.login"] = [(404, None)] * 2
+        tryton = TrytonSettings.model_validate(
+            {
+                "kind": "tryton", "url": server.url, "database": "nowhere", "user": "ordertap", "password": "secret",
+                "web_shop": "Web", "payment_term": "Direct",
+            }
+        )  # fmt: skip
+        looks = wiring.looks(settings.model_copy(update={"erp": tryton}))
+        (found,) = check({part: looks[part] for part in ("ERP", "ERP's master data")})
+    assert found.error is not None
+    assert found.error.message == "Tryton is not there, or has no such database"
+    assert [method for method, _ in server.calls] == ["common.db.login"]
 
 
 def test_a_consumer_that_is_made_again_reads_what_the_stager_knows(settings: SinkSettings) -> None:

@@ -1,11 +1,13 @@
 """`sink check`: missing topics, advice, and findings that two parts share."""
 
+import threading
 from collections.abc import Collection
 from typing import Any, cast
 
 import pytest
 
 from schemas.model.errors import UnavailableError
+from sink.commands import check as command
 from sink.commands.check import line
 from sink.erp.contract import Abilities, Advice, Checked
 from sink.intake.evidence import Partition
@@ -73,3 +75,17 @@ def test_what_two_parts_say_is_said_once() -> None:
         ("ERP's master data", [second], None),
         ("middle layer", [], "nobody is there"),
     ]
+
+
+def test_a_look_that_takes_long_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, told = list[str](), threading.Event()
+
+    def echo(words: str, err: bool) -> None:
+        assert err, "stdout is for the findings"
+        said.append(words)
+        told.set()
+
+    monkeypatch.setattr(command, "_SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(command.typer, "echo", echo)
+    assert command.told("ERP", lambda: told.wait(60))() is True
+    assert said == ["...  ERP: still waiting for an answer"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import pytest
@@ -28,6 +28,10 @@ def row(part: PartKind, gross: Decimal, rate: Decimal, quantity: Decimal, name: 
         "quantity": quantity, "unit_price": sign * gross / quantity, "discount": D(0), "tax_rate": rate,
         "net": sign * net, "tax": sign * (gross - net), "gross": sign * gross,
     }  # fmt: skip
+
+
+def cents_up(value: Decimal) -> Decimal:
+    return value.quantize(D("0.01"), ROUND_HALF_UP)
 
 
 def order(parts: dict[PartKind, dict[str, Fields]]) -> ErpRecord:
@@ -149,6 +153,67 @@ def test_what_tryton_would_not_keep_is_held(changes: dict[str, Any], reason: str
     record = order({"line": {"1": lone}}) if lone["net"] is not None else ErpRecord("order", {}, {"line": {"1": lone}})
     with pytest.raises(HoldError, match=reason):
         lines.values(record, Master(), SCALE)
+
+
+OSCARS: dict[str, Any] = {  # four of 6.07 net, each with a tax of 0.42, less an eighth
+    **row("line", D("22.72"), D(7), D(4), "Decaf"),
+    "unit_price": D("6.49"), "discount": D("3.24"), "net": D("21.25"), "tax": D("1.47"),
+}  # fmt: skip
+
+
+def test_a_shop_may_round_the_tax_of_each_unit() -> None:
+    values = lines.values(order({"line": {"1": OSCARS}}), Master(), SCALE)
+    assert [(one["quantity"], one["unit_price"]) for one in values] == [(4.0, D("5.3125")), (-2.0, D(0))]
+    assert shown(values).rates == {D(7): Sums(D("21.25"), D("1.47"), D("22.72"))}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(10, 20_000), st.integers(1, 200), st.sampled_from([D(7), D(19)]), st.integers(0, 90), st.booleans())
+def test_whatever_a_shop_sells_that_rounds_the_tax_of_each_unit(
+    unit: int, quantity: int, rate: Decimal, percent: int, included: bool
+) -> None:
+    """And takes the discount from net and tax alike."""
+    each = cents_up(D(unit) * rate / 100 / 100)
+    price = D(unit) / 100 + (each if included else 0)
+    discount = cents(price * quantity * percent / 100)
+    paid = price * quantity - discount
+    net = cents(paid * D(unit) / 100 / price) if included else paid
+    tax = paid - net if included else cents(each * paid / price)
+    lone = {
+        **row("line", paid, rate, D(quantity), "x"),
+        "unit_price": price, "discount": discount, "net": net, "tax": tax, "gross": net + tax,
+    }  # fmt: skip
+    record = order({"line": {"1": lone}})
+    record = ErpRecord("order", {**record.fields, "tax_included": included}, record.parts)
+    fine = SCALE._replace(price=D("0.000001"))
+    assert lines.roundings(record, fine).get(rate, 0) * D("0.01") == tax - lines.booked(lone, fine).tax
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tax": D("1.44"), "gross": D("22.69")},
+        {"tax": D("1.52"), "gross": D("22.77")},
+        {"unit_price": D("6.50"), "discount": D(0), "quantity": D(1), "net": D("6.07"), "tax": D("0.40")},
+        {"unit_price": D("0.05"), "discount": D(0), "quantity": D(100), "net": D("5.00"), "tax": D(0)},
+    ],
+)
+def test_more_than_the_shops_rounding_of_units_is_held(changes: dict[str, Any]) -> None:
+    with pytest.raises(HoldError, match="at 7 % the shop's tax is"):
+        lines.values(order({"line": {"1": {**OSCARS, **changes}}}), Master(), SCALE)
+
+
+def test_money_goes_back_with_the_tax_that_the_shop_took() -> None:
+    given_back = {**row("line", D("22.72"), D(7), D(1), "Decaf"), "net": D("21.25"), "tax": D("1.47")}
+    refund = ErpRecord("refund", {}, {"component": {"c1": given_back}})
+    with pytest.raises(HoldError, match=r"the shop's tax is -0\.02 more"):
+        lines.values(refund, Master(), SCALE, -1)
+    known = lines.differences(order({"line": {"1": OSCARS}}), SCALE)
+    cent = lines.values(refund, Master(), SCALE, -1, known)[-1]
+    assert (known, cent["quantity"]) == ({D(7): D("0.02")}, 2.0)
+    lower = {**given_back, "tax": D("1.45"), "gross": D("22.70")}
+    with pytest.raises(HoldError, match=r"the shop's tax is -0\.04 more"):
+        lines.values(ErpRecord("refund", {}, {"component": {"c1": lower}}), Master(), SCALE, -1, known)
 
 
 def test_without_a_line_of_rounding_a_cent_is_held() -> None:
