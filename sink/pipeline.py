@@ -18,7 +18,7 @@ from sink.database import Connection
 from sink.erp.contract import RetryError, StopError
 from sink.intake.consumer import ShopConsumer
 from sink.ledger.control import Control
-from sink.metrics import APPLYING, BRAKED, LEADING, PAUSED
+from sink.metrics import APPLYING, BRAKED, COPY_AGE, LEADING, PAUSED
 from sink.planning.brake import MASSES
 from sink.staging import leadership
 from sink.staging.stager import LookUp, Stager
@@ -120,6 +120,7 @@ class Sink:
         """Stands by until this process leads, then stages."""
         with closing(self._parts.connect()) as connection:
             while not leadership.lead(connection):
+                COPY_AGE.stands_by()
                 self._turn("")
                 if self._stop.wait(_STANDS_BY):
                     return
