@@ -18,6 +18,8 @@ APPLYING = Gauge(
     "ordertap_sink_applying", "1 while documents go to the ERP, 0 while the ERP cannot be used or applying is paused"
 )
 PAUSED = Gauge("ordertap_sink_paused", "1 while a person has paused applying")
+HELD = Gauge("ordertap_sink_held_documents", "Documents that are held, wait or are tried again, by cause", ["cause"])
+GAP_TABLES = Gauge("ordertap_sink_gap_tables", "Tables with a gap: what is made of them is held")
 BRAKED = Gauge("ordertap_sink_braked", "1 while changes of a kind wait for a person, who releases them", ["kind"])
 
 
