@@ -29,12 +29,13 @@ class CopyAge:
 
     def __init__(self) -> None:
         self._complete: float | None = None  # the time, seconds since 1970
+        self._copied = False
         COPY_BEHIND.set_function(self.seconds)
 
     def seconds(self) -> float:
-        """The age in seconds; 0 in a process that stands by."""
+        """The age in seconds; 0 in a process that stands by, and while a first snapshot has no heartbeats."""
         complete = self._complete
-        return 0.0 if complete is None else max(0.0, time.time() - complete)
+        return 0.0 if complete is None or self._copied else max(0.0, time.time() - complete)
 
     def begins(self, committed_at: float | None) -> None:
         """This process stages from now on. `committed_at`: time of the copy's last commit, seconds since 1970; None:
@@ -46,9 +47,15 @@ class CopyAge:
         """The copy has all that was in Kafka at a time (seconds since 1970)."""
         self._complete = at
 
+    def copied(self, runs: bool) -> None:
+        """Whether capture takes a first snapshot. Its end counts as a new beginning."""
+        if self._copied and not runs:
+            self._complete = time.time()
+        self._copied = runs
+
     def stands_by(self) -> None:
         """Another process stages."""
-        self._complete = None
+        self._complete, self._copied = None, False
 
 
 COPY_AGE = CopyAge()

@@ -107,6 +107,7 @@ class Committer:
             self._position = load_position(cursor)
             joined = self._writer.follow(cursor, self._position.stamp)
             self._announced = snapshots.announced(cursor)
+            COPY_AGE.copied(snapshots.first_runs(cursor, self._position.stamp.generation))
         return StartState(self._position, joined, self._announced)
 
     def decode(self, rows: Sequence[Row], topics: Mapping[str, str]) -> Batch:
@@ -181,6 +182,7 @@ class Committer:
             self._offsets.fill(*made_up)
         if parcel.completes is not None or any(turn.snapshots for turn in parcel.turns):
             self._announced = snapshots.announced(cursor)
+            COPY_AGE.copied(snapshots.first_runs(cursor, parcel.position.stamp.generation))
 
     def _save(self, cursor: Cursor, parcel: Parcel) -> None:
         """Writes marks, staged offsets, and the copy's position."""

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from prometheus_client import REGISTRY
 
+from schemas.model.commits import SnapshotState
 from sink.metrics import COPY_AGE
-from tests.integration.stager_feed import ORDERS, Feed, order, until
+from tests.integration.stager_feed import ORDERS, START, Feed, order, until
 
 LONG = 600.0  # seconds; the feed's commits are from 1970
 
@@ -60,4 +61,19 @@ def test_a_start_goes_on_from_the_last_commit_until_it_has_read_the_rest(
         until(lambda: behind() > LONG, "what waits is as old as the copy")
         other.commit_transaction(20)
         until(lambda: behind() < LONG, "the copy has all")
+    COPY_AGE.stands_by()
+
+
+def test_a_first_snapshot_has_no_heartbeats_and_leaves_nobody_behind(
+    tmp_path: Path, bootstrap_servers: str, prefix: str, database: str
+) -> None:
+    feed = Feed(tmp_path, bootstrap_servers, prefix, database)
+    feed.write(index=feed.indexed(snapshots=(SnapshotState("first", "running", START, True, (), {}),)))
+    COPY_AGE.stands_by()
+    with feed.running():
+        until(lambda: feed.rows("SELECT id FROM ordertap_shop.snapshot") != [], "it knows of the snapshot")
+        COPY_AGE.complete(1.0)
+        assert behind() == 0
+        feed.begin()
+        until(lambda: 0 < behind() < LONG, "it counts from the snapshot's end")
     COPY_AGE.stands_by()
