@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram
 EVENTS = Counter("ordertap_capture_events_total", "Changes read from the log", ["table", "operation"])
 LAG_SECONDS = Gauge("ordertap_capture_lag_seconds", "Age of the oldest commit or heartbeat that is not in Kafka yet")
 LAG_BYTES = Gauge("ordertap_capture_lag_bytes", "Log behind what is in Kafka, at the last heartbeat")
-HEARTBEAT_AGE = Gauge("ordertap_capture_heartbeat_age_seconds", "Since a heartbeat came back and was durable; -1: none")
+HEARTBEAT_AGE = Gauge("ordertap_capture_heartbeat_age_seconds", "Since data last came through")
 COMMITS = Counter("ordertap_capture_commits_total", "Kafka transactions that are durable")
 COMMIT_SECONDS = Histogram(
     "ordertap_capture_commit_seconds",
@@ -87,8 +87,8 @@ class Metrics:
     def __init__(self, heartbeat_interval: float) -> None:
         self.heartbeat_interval = heartbeat_interval
         self._thread = threading.get_ident()
-        self._beat = self._moved = 0.0
-        self._turned = self._passed_on = time.monotonic()
+        self._moved = 0.0
+        self._beat = self._turned = self._passed_on = time.monotonic()
         self._commit_us = 0
         self._commit_age = 0.0
         self._sent: deque[tuple[int, float]] = deque()  # heartbeats that are not durable yet: number, when written
@@ -104,11 +104,14 @@ class Metrics:
         LEADING.set_function(lambda: self.leading)
         PARKED.set_function(lambda: len(self.parked) if self.leading else 0)
         ON_DEMAND_LEFT.set_function(lambda: self.on_demand if self.leading else 0)
-        HEARTBEAT_AGE.set_function(lambda: time.monotonic() - self._beat if self._beat else -1)
+        HEARTBEAT_AGE.set_function(self.heartbeat_age)
         LAG_SECONDS.set_function(self.lag_seconds)
 
     def stands(self, state: str) -> None:
         """What capture does now, in words."""
+        waited = self.state == "standby" or (self.state == "snapshot" and state == "streaming")
+        if waited and state != self.state:
+            self._beat = time.monotonic()  # there was none to wait for until now
         self.state = state
 
     def leads(self, leading: bool) -> None:
@@ -196,8 +199,22 @@ class Metrics:
         FAILED_STARTS.set(self._failures)
         again = self._failures >= _TOO_OFTEN
         more = f"; {FAILS_AGAIN} {self._failures} times; next: {hint}" if again else ""
-        self.state = f"starting again: {reason}{more}"
+        self.stands(f"starting again: {reason}{more}")
         return again
+
+    def heartbeat_age(self) -> float:
+        """Seconds since a heartbeat came back and was durable, or since capture began to wait for the first one. While
+        there are none: 0 for a standby, and for a snapshot how long it has waited for somebody, as in `ready`."""
+        if self.state == "standby":
+            return 0.0
+        if self.state == "snapshot":
+            return self._waited()
+        return time.monotonic() - self._beat
+
+    def _waited(self) -> float:
+        """Seconds that our loop has waited for somebody else."""
+        wait = _waits.get(self._thread)
+        return 0.0 if wait is None else time.monotonic() - wait[1]
 
     def lag_seconds(self) -> float:
         """How far Kafka is behind: the age of the last commit when it was read, or of a heartbeat under way."""
@@ -220,8 +237,7 @@ class Metrics:
         if self.state == "standby":
             return True, self.state
         if self.state == "snapshot":
-            wait = _waits.get(self._thread)
-            stands = wait is not None and time.monotonic() - wait[1] > _LIVE_PATIENCE
+            stands = self._waited() > _LIVE_PATIENCE
             return not stands, self._also_waiting(self.state) if stands else self.state
         if not self._moved or self.state != "streaming":
             return False, self._also_waiting(self.state)

@@ -14,19 +14,21 @@ from schemas.model.errors import UnavailableError
 from schemas.process.command_line import own_version
 from sink.apply.circuit import Circuit, Turn
 from sink.apply.worker import Worker
-from sink.database import Connection
+from sink.database import Connection, transaction
 from sink.erp.contract import RetryError, StopError
 from sink.intake.consumer import ShopConsumer
+from sink.ledger import listed
 from sink.ledger.control import Control
-from sink.metrics import APPLYING, BRAKED, LEADING, PAUSED
+from sink.metrics import APPLYING, BRAKED, COPY_AGE, GAP_TABLES, HELD, LEADING, PAUSED
 from sink.planning.brake import MASSES
-from sink.staging import leadership
+from sink.staging import gaps, leadership
 from sink.staging.stager import LookUp, Stager
 
 log = structlog.get_logger()
 
 _IDLE = 0.02  # seconds; asking takes 0.1 ms
 _STANDS_BY = 1.0
+_COUNTS_EVERY = 15.0  # seconds; Prometheus asks about as often
 _REMEMBERED = 5.0  # seconds; a reason that keeps a process from staging may come and go
 
 
@@ -120,6 +122,7 @@ class Sink:
         """Stands by until this process leads, then stages."""
         with closing(self._parts.connect()) as connection:
             while not leadership.lead(connection):
+                COPY_AGE.stands_by()
                 self._turn("")
                 if self._stop.wait(_STANDS_BY):
                     return
@@ -168,7 +171,11 @@ class Sink:
     def _work(self, number: int) -> None:
         with closing(self._parts.connect()) as connection:
             worker = self._parts.worker(connection, number)
+            counts_at = time.monotonic() if number == 0 else float("inf")  # one thread is enough
             while not self._stop.is_set():
+                if time.monotonic() >= counts_at:
+                    _count(connection)
+                    counts_at = time.monotonic() + _COUNTS_EVERY
                 if not self._act(worker):
                     self._stop.wait(_IDLE)
 
@@ -194,3 +201,13 @@ class Sink:
         self._circuit.recovered()
         log.info("the ERP can be used again")
         return True
+
+
+def _count(connection: Connection) -> None:
+    """Counts what waits and the tables with a gap, for Prometheus. Cheap: neither reads what is done."""
+    with transaction(connection) as cursor:
+        waiting = listed.waiting(cursor)
+        tables = {gap.table for gap in gaps.table_gaps(cursor)}
+    for cause in listed.CAUSES:
+        HELD.labels(cause).set(waiting.get(cause, 0))
+    GAP_TABLES.set(len(tables))

@@ -6,7 +6,6 @@ Runs in the thread that has the database connection.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -19,13 +18,13 @@ from sink.database import Connection, Cursor, transaction
 from sink.intake import evidence
 from sink.intake.consumer import Assigned, ReadAgainError, Staged
 from sink.intake.evidence import Partition
-from sink.metrics import COPY_BEHIND, COPY_LSN, STAGED
+from sink.metrics import COPY_AGE, COPY_LSN, STAGED
 from sink.staging import snapshots
 from sink.staging.assembly import IndexEnd, Place, Row
 from sink.staging.batch import Batch
 from sink.staging.gaps import TableGap, close_gap, open_gap
 from sink.staging.offset_evidence import OffsetEvidence
-from sink.staging.position import Position, load_position, save_position, save_waiting
+from sink.staging.position import Position, load_position, save_position, save_waiting, show_copy
 from sink.staging.snapshots import Announced, Completed
 from sink.staging.writer import CopyWriter
 
@@ -87,6 +86,8 @@ class Committer:
         """Prepares the session."""
         with transaction(self._connection) as cursor:
             self._writer.prepare(cursor)
+            committed_at = show_copy(cursor).committed_at
+        COPY_AGE.begins(committed_at.timestamp() if committed_at else None)
 
     def staged(self, partitions: Sequence[Partition]) -> Staged:
         """The staged offsets of these partitions."""
@@ -106,6 +107,7 @@ class Committer:
             self._position = load_position(cursor)
             joined = self._writer.follow(cursor, self._position.stamp)
             self._announced = snapshots.announced(cursor)
+            COPY_AGE.copied(snapshots.first_runs(cursor, self._position.stamp.generation))
         return StartState(self._position, joined, self._announced)
 
     def decode(self, rows: Sequence[Row], topics: Mapping[str, str]) -> Batch:
@@ -130,8 +132,6 @@ class Committer:
             self._follow_index(cursor, parcel)
             self._save(cursor, parcel)
         COPY_LSN.set(int(parcel.position.stamp.commit_lsn))
-        if parcel.commit_us:
-            COPY_BEHIND.set(max(0.0, time.time() - parcel.commit_us / 1e6))
         resume = dict(parcel.reached)
         if parcel.position.topic_id:
             resume[self._index] = parcel.position.next_offset
@@ -182,6 +182,7 @@ class Committer:
             self._offsets.fill(*made_up)
         if parcel.completes is not None or any(turn.snapshots for turn in parcel.turns):
             self._announced = snapshots.announced(cursor)
+            COPY_AGE.copied(snapshots.first_runs(cursor, parcel.position.stamp.generation))
 
     def _save(self, cursor: Cursor, parcel: Parcel) -> None:
         """Writes marks, staged offsets, and the copy's position."""

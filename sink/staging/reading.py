@@ -5,6 +5,7 @@ One object per assignment of partitions.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -42,6 +43,8 @@ class Reading:
         self.unnamed = 0
         self.began = NOWHERE
         """The position up to which the index had named all commits when reading began, as far as it is read."""
+        self.index_ended = 0.0
+        """When Kafka last had no more of the index (seconds since 1970); 0 once it has more."""
         self._assigned = assigned
         self._index = index
         self.index_position = assigned[index].start if index in assigned else 0
@@ -144,6 +147,7 @@ class Reading:
             failed(error, place[0])
         elif place == self._index:
             self.index_position = max(self.index_position, offset)
+            self.index_ended = time.time()
         elif place in self.assembly.feeds:
             feed = self.assembly.feeds[place]
             feed.position = max(feed.position, offset)  # control records have offsets, too
@@ -157,6 +161,7 @@ class Reading:
         if place != self._index:
             return
         self.index_position = message.offset() + 1
+        self.index_ended = 0.0
         try:
             self.assembly.index(parse_index(message.value() or b""), message.offset())
             if message.offset() < self._assigned[place].high:

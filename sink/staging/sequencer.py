@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from sink.intake.consumer import ShopConsumer
-from sink.metrics import REPLAYED, UNNAMED
+from sink.metrics import COPY_AGE, REPLAYED, UNNAMED
 from sink.staging.assembly import Assembly, ChainBreak, IndexEnd, PendingCommit, Place, Row, Short
 from sink.staging.committer import CommitResult, Committer, Parcel
 from sink.staging.end_offsets import EndOffsets
@@ -94,6 +94,7 @@ class Sequencer:
         pending = self._database.pending
         self._again = (not pending or (pending == 1 and self._assembly.queued > _BEHIND)) and self._advance()
         self._pause()
+        self._tell_age()
         now = time.monotonic()
         # Only soon after a query: a process that stood still may no longer lead.
         if now - self._committed_at >= _OFFSETS_EVERY and now - self._led_at < _LEADS:
@@ -148,6 +149,16 @@ class Sequencer:
         REPLAYED.inc(self._reading.replayed)
         UNNAMED.inc(self._reading.unnamed)
         self._reading.replayed = self._reading.unnamed = 0
+
+    def _tell_age(self) -> None:
+        """Says when the copy last had all that the index names. Before the index has a record there is nothing to be
+        behind of."""
+        if self._assembly.next is not None or self._database.pending:
+            return
+        if self._position.stamp == NOWHERE:
+            COPY_AGE.complete(time.time())
+        elif self._reading.index_ended:
+            COPY_AGE.complete(self._reading.index_ended)
 
     def _pass_by(self) -> None:
         """Records of another connector from before the index, such as Debezium's, are not staged. Their tables get a

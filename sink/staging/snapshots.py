@@ -76,6 +76,14 @@ def announced(cursor: Cursor) -> list[Announced]:
     ]
 
 
+def first_runs(cursor: Cursor, generation: int) -> bool:
+    """Whether capture takes a first snapshot of this generation."""
+    cursor.execute(
+        "SELECT EXISTS (SELECT FROM snapshot WHERE first AND state = 'running' AND generation = %s)", (generation,)
+    )
+    return bool((cursor.fetchone() or (False,))[0])
+
+
 def complete(
     cursor: Cursor, writer: CopyWriter, done: Completed, followed: frozenset[str], topics: Mapping[str, str]
 ) -> MadeUp:

@@ -28,6 +28,7 @@ class Running:
     def __init__(self, shop: OpsShop) -> None:
         self.shop = shop
         self.port = free_port()
+        self.age = 0.0
         shop.write({"health_port": self.port, "database_user": "postgres", "heartbeat_interval_ms": 300})
         shop.sql("CREATE PUBLICATION tap FOR TABLE orders, lines")
         self.capture = Program("capture", shop.config, shop.config.with_name("capture.log"))
@@ -51,8 +52,10 @@ class Running:
             time.sleep(0.1)
 
     def streams(self) -> bool:
-        """Whether it is ready, by a heartbeat that came back."""
-        return self.get("/health/ready")[0] == 200 and self.metric("heartbeat_age_seconds") >= 0
+        """Whether it is ready, by a heartbeat that came back since the last call."""
+        status, said = self.get("/health/ready")
+        before, self.age = self.age, self.metric("heartbeat_age_seconds") if '"streaming' in said else 0.0
+        return status == 200 and self.age < before
 
     def status(self) -> dict[str, Any]:
         """What `capture status --json` says."""

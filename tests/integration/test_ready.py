@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from schemas.model.commits import SnapshotState
 from sink.database import connect, reading
 from sink.ledger.control import Control, Word
+from sink.ledger.listed import CAUSES
 from sink.pipeline import Parts, Sink
 from sink.planning.brake import MASSES
 from tests.integration.stager_feed import START, Feed, order, until
@@ -92,6 +93,29 @@ def test_what_a_person_or_the_brake_has_stopped_is_said_and_is_no_failure_of_thi
             assert found == [1, 0]
         finally:
             Idle.control = Control()
+
+
+def test_held_documents_and_tables_with_a_gap_are_metrics(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sink.pipeline._COUNTS_EVERY", 0.1)
+
+    def told() -> list[float | None]:
+        held = [REGISTRY.get_sample_value("ordertap_sink_held_documents", {"cause": one}) for one in CAUSES]
+        return [*held, REGISTRY.get_sample_value("ordertap_sink_gap_tables")]
+
+    feed.rows(
+        "INSERT INTO ordertap_shop.document (type, key, unit, state, cause)"
+        " VALUES ('sales_order', '1', 'sales_order:1', 'held', 'data'),"
+        " ('sales_order', '2', 'sales_order:2', 'waits', 'waits'), ('sales_order', '3', 'sales_order:3', 'done', NULL)"
+    )
+    feed.rows(
+        "INSERT INTO ordertap_shop.table_gap (table_name, cause, generation, lsn, detail)"
+        " VALUES ('public.orders', 'lost', 1, 1, ''), ('public.orders', 'skipped', 1, 1, '')"
+    )
+    with running(feed):
+        until(lambda: told() == [0, 1, 0, 1, 0, 1], "what waits, and for what, and one table")
+        feed.rows("DELETE FROM ordertap_shop.document")
+        feed.rows("DELETE FROM ordertap_shop.table_gap")
+        until(lambda: told() == [0] * 6, "nothing waits any more")
 
 
 def test_a_sink_is_not_ready_while_somebody_keeps_the_copy_from_following_a_change(feed: Feed) -> None:

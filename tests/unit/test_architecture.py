@@ -56,8 +56,8 @@ CLOCK = {
     },
     "sink": {
         "apply.circuit", "apply.sending", "commands.reconcile", "erp.sql.silence", "erp.tryton.catalogue",
-        "intake.consumer", "pipeline", "reconcile.source",
-        "staging.committer", "staging.end_offsets", "staging.sequencer", "staging.stager",
+        "intake.consumer", "metrics", "pipeline", "reconcile.source",
+        "staging.end_offsets", "staging.reading", "staging.sequencer", "staging.stager",
     },
 }  # fmt: skip
 MAY_IMPORT = {"psycopg2": POSTGRES, "confluent_kafka": KAFKA, "sqlalchemy": SQLALCHEMY, "httpx2": HTTP, "time": CLOCK}

@@ -87,6 +87,56 @@ def test_parked_tables_leadership_and_what_is_left_on_demand_are_metrics_and_wor
     assert streaming.ready()[1].startswith("parked, not written: public.a, public.b;")
 
 
+def heartbeat_age() -> float | None:
+    return REGISTRY.get_sample_value("ordertap_capture_heartbeat_age_seconds")
+
+
+def test_the_age_of_the_heartbeat_rises_from_the_start_through_starts_that_fail(clock: SimpleNamespace) -> None:
+    made = Metrics(5.0)
+    made.leads(True)
+    clock.now += 40
+    made.start_failed("the slot is in use", "stop the other reader")
+    made.stands("streaming")
+    made.restarted()
+    clock.now += 40
+    assert heartbeat_age() == 80
+    beat(made, 1)
+    made.durable(object(), 1)
+    assert heartbeat_age() == 0
+
+
+def test_a_standby_and_a_snapshot_have_no_heartbeat_to_wait_for(clock: SimpleNamespace) -> None:
+    made = Metrics(5.0)
+    made.stands("standby")
+    clock.now += 5000
+    made.stands("standby")
+    assert heartbeat_age() == 0
+    made.stands("starting")
+    clock.now += 7
+    assert heartbeat_age() == 7
+    made.stands("snapshot")
+    clock.now += 5000
+    assert heartbeat_age() == 0
+    with waiting("PostgreSQL (making the slot)"):
+        clock.now += 90
+        assert heartbeat_age() == 90
+        assert not made.ready()[0]
+    made.stands("streaming")
+    made.restarted()
+    assert heartbeat_age() == 0
+    clock.now += 90
+    assert heartbeat_age() == 90
+
+
+def test_a_snapshot_that_fails_is_no_news_of_a_heartbeat(clock: SimpleNamespace) -> None:
+    made = Metrics(5.0)
+    for _ in range(3):
+        made.stands("snapshot")
+        clock.now += 50
+        made.start_failed("Kafka is away", "wait")
+        assert heartbeat_age() == clock.now - 1000
+
+
 def test_what_is_under_way_is_the_lag(streaming: Metrics, clock: SimpleNamespace) -> None:
     streaming.heartbeat_sent(2)
     clock.now += 7

@@ -43,18 +43,26 @@ def exported() -> set[str]:
     return names
 
 
+def alerts() -> dict[str, str]:
+    """Alert → expression."""
+    groups = yaml.safe_load(ALERTS.read_text("utf-8"))["groups"]
+    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
+
+
 def expressions() -> list[str]:
-    rules = [rule["expr"] for group in yaml.safe_load(ALERTS.read_text("utf-8"))["groups"] for rule in group["rules"]]
     panels = [one["expr"] for panel in json.loads(DASHBOARD.read_text("utf-8"))["panels"] for one in panel["targets"]]
-    return [*rules, *panels]
+    return [*alerts().values(), *panels]
 
 
-def test_the_page_names_the_metrics_of_capture_that_there_are() -> None:
+@pytest.mark.parametrize(
+    ("part", "until"), [("capture", "and with `ordertap_sink_`"), ("sink", "`capture status --json` and")]
+)
+def test_the_page_names_the_metrics_that_there_are(part: str, until: str) -> None:
     page = (DEPLOY / "README.md").read_text("utf-8")
-    table = page.partition("All start with `ordertap_capture_`")[2].partition("and with `ordertap_sink_`")[0]
+    table = page.partition(f"with `ordertap_{part}_`")[2].partition(until)[0]
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| ") and "`" in line]
-    named = {f"ordertap_capture_{name}" for cell in cells for name in re.findall(r"`(\w+)[{`]", cell)}
-    ours = {name for name in exported() if name.startswith("ordertap_capture_")}
+    named = {f"ordertap_{part}_{name}" for cell in cells for name in re.findall(r"`(\w+)[{`]", cell)}
+    ours = {name for name in exported() if name.startswith(f"ordertap_{part}_")}
     made = ("_bucket", "_sum", "_count", "_created")  # of a histogram, and by the library
     assert named - {name.removesuffix("_bucket") for name in ours} == set()
     assert {name.removesuffix("_bucket") for name in ours if not name.endswith(made[1:])} - named == set()
@@ -99,6 +107,20 @@ def test_every_gauge_that_a_person_should_be_told_of_has_a_rule() -> None:
     rules = ALERTS.read_text("utf-8")
     assert len(bold) > 5
     assert [name for name in bold if not re.search(rf"ordertap_(capture|sink)_{name}\b", rules)] == []
+
+
+def test_the_runbook_answers_each_alert_by_its_name() -> None:
+    page = (DEPLOY / "README.md").read_text("utf-8")
+    rows = [line.split("|")[1] for line in page.partition("## Runbook")[2].splitlines() if line.startswith("| ")]
+    named = [name for row in rows for name in re.findall(r"`(Ordertap\w+)`", row)]
+    assert sorted(named) == sorted(alerts()) != []
+
+
+def test_alerts_keep_shops_apart() -> None:
+    """A healthy shop must not hide another one's outage: no value is made of two shops'."""
+    made = [found for one in alerts().values() for found in re.findall(r"\b(?:sum|max|min|count|avg)\b[^)]*\)?", one)]
+    assert len(made) > 5
+    assert [one for one in made if " by (job, namespace" not in one] == []
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed here: the rules' syntax was NOT checked")
