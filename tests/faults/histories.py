@@ -161,12 +161,14 @@ class Histories:
         faults.at_least()
 
     def _acts(self, history: History, act: Act, shop: HistoriesShop, clerk: HistoriesClerk) -> bool:
-        """Whether the act is done. A clerk's act waits for its order; a cancelled order may never come."""
+        """Whether the act is done. A clerk's act waits for its order. A cancelled one may never come, and one whose
+        buyer was merged meanwhile may be held as a draft."""
         if act.who == "shop":
             shop.does(act.name, history)
             return True
         assert history.order is not None
-        return clerk.does(act.name, history.order) or "cancel" in self.book.done[history.order]
+        may_not_come = not {"cancel", "merge"}.isdisjoint(self.book.done[history.order])
+        return clerk.does(act.name, history.order) or may_not_come
 
     @property
     def lease(self) -> float:
