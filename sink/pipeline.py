@@ -32,6 +32,16 @@ _COUNTS_EVERY = 15.0  # seconds; Prometheus asks about as often
 _REMEMBERED = 5.0  # seconds; a reason that keeps a process from staging may come and go
 
 
+def count_waiting(connection: Connection) -> None:
+    """Counts what waits and the tables with a gap, for Prometheus. Cheap: neither reads what is done."""
+    with transaction(connection) as cursor:
+        waiting = listed.waiting(cursor)
+        tables = {gap.table for gap in gaps.table_gaps(cursor)}
+    for cause in listed.CAUSES:
+        HELD.labels(cause).set(waiting.get(cause, 0))
+    GAP_TABLES.set(len(tables))
+
+
 @dataclass
 class Parts:
     """The parts of a running sink, made by `wiring`."""
@@ -43,6 +53,7 @@ class Parts:
     indexes: Callable[[threading.Event], None]
     workers: int
     applies: bool
+    count: Callable[[Connection], None] = count_waiting
 
 
 class Sink:
@@ -174,7 +185,7 @@ class Sink:
             counts_at = time.monotonic() if number == 0 else float("inf")  # one thread is enough
             while not self._stop.is_set():
                 if time.monotonic() >= counts_at:
-                    _count(connection)
+                    self._parts.count(connection)
                     counts_at = time.monotonic() + _COUNTS_EVERY
                 if not self._act(worker):
                     self._stop.wait(_IDLE)
@@ -201,13 +212,3 @@ class Sink:
         self._circuit.recovered()
         log.info("the ERP can be used again")
         return True
-
-
-def _count(connection: Connection) -> None:
-    """Counts what waits and the tables with a gap, for Prometheus. Cheap: neither reads what is done."""
-    with transaction(connection) as cursor:
-        waiting = listed.waiting(cursor)
-        tables = {gap.table for gap in gaps.table_gaps(cursor)}
-    for cause in listed.CAUSES:
-        HELD.labels(cause).set(waiting.get(cause, 0))
-    GAP_TABLES.set(len(tables))

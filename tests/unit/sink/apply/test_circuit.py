@@ -130,7 +130,7 @@ def test_a_running_sink_recovers_without_any_work_waiting(circuit: Circuit, cloc
     """One of two workers fails: a second failure that comes when the first is over would begin another rest."""
     erps, stop, nothing = (Erp(), Erp()), threading.Event(), cast(Any, Nothing())
     worker: Any = lambda connection, number: erps[number]  # noqa: E731
-    parts = Parts(lambda: nothing, nothing, nothing, worker, lambda stop: None, 2, True)
+    parts = Parts(lambda: nothing, nothing, nothing, worker, lambda stop: None, 2, True, lambda connection: None)
     sink = Sink(parts, stop, circuit)
     thread = threading.Thread(target=sink.run)
     thread.start()
