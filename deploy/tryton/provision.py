@@ -23,7 +23,7 @@ SHOP = "Web"
 PAYMENT_TERM = "Direct"
 RATES = ("19", "7", "0")
 ITEMS = {"A": "19", "B": "19", "C": "7", "D": "0"}  # and the rate of each
-PRICE_LISTS = {"list": False, "retail": True, "wholesale": False}  # whether their prices include tax
+PRICE_LISTS = {"list": True, "net": False, "retail": True, "wholesale": False}  # whether their prices include tax
 COUNTRIES = {
     "AT": "Austria", "BE": "Belgium", "CH": "Switzerland", "DE": "Germany", "DK": "Denmark", "ES": "Spain",
     "FR": "France", "GB": "United Kingdom", "IT": "Italy", "LU": "Luxembourg", "NL": "Netherlands", "PL": "Poland",

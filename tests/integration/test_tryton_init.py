@@ -103,7 +103,13 @@ def test_from_an_installed_tryton_to_the_first_order(
         "product_category": 2 * rates, "product_price_list": 1, "account_invoice_payment_term": 1,
     }  # fmt: skip
 
-    assert advice(config) == {"ERP": [], "ERP's master data": ["the ERP has no item for 1 of what the shop sells: ZZ"]}
+    unknown = "the ERP has no item for 1 of what the shop sells: ZZ"
+    (listed,) = screen.rows("product.price_list", [["name", "=", "retail"]])
+    screen("product.price_list", "write", [listed["id"]], {"tax_included": False})
+    wrong = "the prices of Tryton's price list 'retail' are without taxes, the shop's with: they are held"
+    assert advice(config)["ERP's master data"] == [unknown, wrong]
+    screen("product.price_list", "write", [listed["id"]], {"tax_included": True})
+    assert advice(config) == {"ERP": [], "ERP's master data": [unknown]}
     settings = load("sink", SinkSettings, config, {})
     with closing(wiring.erp(settings)) as erp:
         drain(Worker(middle, wiring.profile(settings), erp, wiring.rules(settings), "w1"))

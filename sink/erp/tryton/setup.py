@@ -58,6 +58,10 @@ def _company_of(settings: TrytonSettings) -> str:
         return str(row["party."]["name"])
 
 
+def _with(taxes: bool) -> str:
+    return "with" if taxes else "without"
+
+
 class Needs:
     """What a shop's documents refer to, by the settings and by what the shop sells."""
 
@@ -108,15 +112,19 @@ class Needs:
         for ours in dict.fromkeys((*lists, *sold)):
             name = lists.get(ours, ours)
             domain = [("name", "=", name), ("company", "=", self._master.company)]
-            found = self._rpc.search("product.price_list", domain, ["name"])
+            found = self._rpc.search("product.price_list", domain, ["name", "tax_included"])
             if len(found) > 1:
                 yield Lack(f"Tryton has {len(found)} price lists {name!r}: their prices are held", "rename all but one")
             elif not found and ours not in sold:
                 hint = "let `sink run` read from the shop whether its prices include tax; then `sink init` makes it"
                 yield Lack(_NO_LIST.format(name), hint)
             elif not found:
-                how = f"{MADE_BY}, {'with' if sold[ours] else 'without'} taxes in its prices"
+                how = f"{MADE_BY}, {_with(sold[ours])} taxes in its prices"
                 yield Lack(_NO_LIST.format(name), how, partial(self._make.price_list, name, sold[ours]))
+            elif ours in sold and bool(found[0]["tax_included"]) is not sold[ours]:
+                theirs = f"the prices of Tryton's price list {name!r} are {_with(not sold[ours])} taxes"
+                hint = "set the list's Tax Included in Tryton, or name another list in erp.price_lists"
+                yield Lack(f"{theirs}, the shop's {_with(sold[ours])}: they are held", hint)
 
     def _of_a_rate(self, rate: Decimal, taken: set[str]) -> Iterator[Lack]:
         """A rate's tax, and the products with that tax. taken: codes that another rate already uses."""

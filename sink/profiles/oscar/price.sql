@@ -1,7 +1,7 @@
 -- The stock record's price, net in this shop. A record without a price is left out.
 SELECT r.id::text              AS key,
        r.partner_sku           AS sku,
-       'list'                  AS price_list,
+       'net'                   AS price_list,
        r.price_currency        AS currency,
        r.price                 AS amount,
        false                   AS tax_included,
