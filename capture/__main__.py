@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +24,8 @@ from capture.plan import Plan, limits_of, options_of, plan_of
 from capture.settings import REREAD_AT_ONCE, REREAD_TO_CONNECT, Settings
 from capture.stopping import end_deaf_start
 from schemas.model.errors import ExitCode, OrdertapError, SettingsError
-from schemas.process.command_line import own_version, rewrap_help
+from schemas.process import command_line
+from schemas.process.command_line import offer_version, own_version, rewrap_help
 from schemas.process.service import HealthServer, configure_logs, reread_event, stop_event
 from schemas.process.settings import load
 from schemas.writing.compiled import way_of_rows
@@ -44,19 +44,7 @@ Json = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, only say what would be done.")]
 
 
-def _tell_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"capture {own_version()}, rows: {way_of_rows()}")
-        raise typer.Exit
-
-
-@app.callback()
-def _every_command(
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and end.")
-    ] = False,
-) -> None:
-    pass
+offer_version(app, lambda: f"capture {own_version()}, rows: {way_of_rows()}")
 
 
 @app.command()
@@ -306,12 +294,8 @@ def _reread(config: Path | None, old: Settings, plan: Plan) -> tuple[Settings, P
 
 
 def main() -> None:
-    """The console script: prints an error of ours once, without a stack trace, and exits with its code."""
-    try:
-        app()
-    except OrdertapError as error:
-        typer.echo(f"capture: {error}", err=True)
-        sys.exit(int(error.exit_code))
+    """The console script."""
+    command_line.run(app, "capture")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
-
 import typer
 
-from schemas.model.errors import OrdertapError
-from schemas.process.command_line import own_version, rewrap_help
+from schemas.process import command_line
+from schemas.process.command_line import offer_version, own_version, rewrap_help
 from sink.commands import (
     accept,
     brake,
@@ -47,30 +44,12 @@ app = typer.Typer(
 for verb in (*_RUN, *_LOOK, *_DECIDE, *_REPAIR):
     app.add_typer(verb.app)
 rewrap_help(app)
-
-
-def _tell_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"sink {own_version()}")
-        raise typer.Exit
-
-
-@app.callback()
-def _every_verb(
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and end.")
-    ] = False,
-) -> None:
-    pass
+offer_version(app, lambda: f"sink {own_version()}")
 
 
 def main() -> None:
-    """The console script. Prints errors that a user can fix once, without a stack trace."""
-    try:
-        app()
-    except OrdertapError as error:
-        typer.echo(f"sink: {error.message}" + (f"\n  next: {error.hint}" if error.hint else ""), err=True)
-        sys.exit(int(error.exit_code))
+    """The console script."""
+    command_line.run(app, "sink")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,40 @@
-"""What both command lines share: the installed release, and help that fits any terminal."""
+"""What both command lines share: --version, errors that are printed once, and help that fits any terminal."""
 
 from __future__ import annotations
 
 import inspect
+import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 import typer
+
+from schemas.model.errors import OrdertapError
+
+
+def run(app: typer.Typer, program: str) -> None:
+    """Runs the command line. Prints an error that a user can mend once, without a stack trace, and exits with its
+    code."""
+    try:
+        app()
+    except OrdertapError as error:
+        typer.echo(f"{program}: {error}", err=True)
+        sys.exit(int(error.exit_code))
+
+
+def offer_version(app: typer.Typer, says: Callable[[], str]) -> None:
+    """Adds --version, which prints what `says` returns."""
+
+    def tell(asked: bool) -> None:
+        if asked:
+            typer.echo(says())
+            raise typer.Exit
+
+    @app.callback()
+    def every_command(
+        _version: bool = typer.Option(False, "--version", callback=tell, is_eager=True, help="Show the version."),
+    ) -> None:
+        pass
 
 
 def own_version() -> str:

@@ -9,8 +9,6 @@ import socket
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from schemas.model.errors import SettingsError
 from schemas.process.service import HealthServer, configure_logs, port_taken, stop_event
+from tests.programs import http_get
 
 
 @pytest.fixture(autouse=True)
@@ -36,16 +35,9 @@ PATIENCE = 30.0  # seconds: a connection gives up within 5, and the machine may 
 def get(port: int, path: str) -> tuple[int, str]:
     """An answer, asked for until there is one."""
     deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
+    while not (answer := http_get(port, path))[0] and time.monotonic() < deadline:
+        pass
+    return answer
 
 
 def taken_by_ours(port: int) -> bool:
