@@ -81,13 +81,15 @@ class Entry:
         return str((self.decisions or {}).get("linked", ""))
 
     def go_on_as(self, now: Entry) -> None:
-        """Takes over from a newer row what the ERP has of it. The mark that is looked at stays."""
+        """Takes over from a newer row what the ERP has of it, and whether it is held. The mark that is looked at
+        stays."""
         self.needed, self.incarnation, self.revision, self.fingerprint, self.account = (
             now.needed, now.incarnation, now.revision, now.fingerprint, now.account,
         )  # fmt: skip
         self.applied, self.reference, self.external, self.reached, self.decisions = (
             now.applied, now.reference, now.external, now.reached, now.decisions,
         )  # fmt: skip
+        self.state, self.check, self.still_held = now.state, now.check, now.still_held
 
     def external_key(self, stem: str) -> str:
         """Its key in the ERP: the one already given, or a new one from a stem such as `shop/order/17`."""
@@ -240,7 +242,7 @@ _COLUMNS: Final[Mapping[str, str]] = {
     "number": "text", "reference": "text", "fingerprint": "text", "reached": "text", "by_hand": "jsonb",
     "gross": "numeric", "currency": "text", "planned": "jsonb", "needed": "bool", "made_by": "text",
     "check_name": "text", "disputed": "jsonb", "account": "text", "unit": "text",
-    "partly": "bool", "external": "text", "more": "bool",
+    "partly": "bool", "external": "text", "more": "bool", "still": "bool",
 }  # fmt: skip
 """What is written of an outcome, with SQL types."""
 _OUTCOMES: Final = f"""
@@ -250,8 +252,7 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     next_try = CASE WHEN v.again = 0 THEN d.marked_at ELSE clock_timestamp() + make_interval(secs => v.again) END,
     planned = v.planned, gross = coalesce(v.gross, d.gross), currency = coalesce(v.currency, d.currency),
     -- A document settles since it first failed this check, whatever marks have come meanwhile.
-    held_since = CASE WHEN v.state IN ('held', 'waits') OR v.state = 'settling' AND v.check_name = d.check_name
-            THEN coalesce(d.held_since, clock_timestamp())
+    held_since = CASE WHEN v.state IN ('held', 'waits') OR v.still THEN coalesce(d.held_since, clock_timestamp())
         WHEN v.state = 'settling' THEN clock_timestamp()
         WHEN v.partly THEN d.held_since END,
     number = coalesce(v.number, d.number), needed = v.needed OR d.needed,
@@ -313,6 +314,7 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
         "account": outcome.account or None,
         "external": outcome.external or None,
         "more": outcome.more,
+        "still": outcome.still,
         "unit": one.unit,
         "partly": _is_partly(outcome),
     }

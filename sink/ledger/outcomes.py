@@ -111,7 +111,7 @@ class Outcome:
     `by_hand`: what counts as written because a person has done it in the ERP. `commands`: what would be sent. `check`:
     the one that a held or settling document did not pass, with the fields that a person may accept in `disputed`.
     `account`: the ERP's key of the account that a customer shares from now on, described for people in `told`.
-    `external`: the ERP's key of a document that the ledger had forgotten.
+    `external`: the ERP's key of a document that the ledger had forgotten. `still`: it has been settling for this check.
     """
 
     state: State
@@ -133,6 +133,7 @@ class Outcome:
     account: str = ""
     told: str = ""
     external: str = ""
+    still: bool = False
 
     @classmethod
     def done(cls) -> Self:
@@ -183,9 +184,9 @@ class Outcome:
         return cls(State.WAITS, f"waits for {ref}{why}", next_step.format(ref=ref), "waits", ref, again)
 
     @classmethod
-    def settling(cls, reason: str, next_step: str, again: float, check: str | None = None) -> Self:
+    def settling(cls, reason: str, next_step: str, again: float, check: str | None = None, still: bool = False) -> Self:
         """Something is missing that may be on its way."""
-        return cls(State.SETTLING, reason, next_step, again=again, check=check)
+        return cls(State.SETTLING, reason, next_step, again=again, check=check, still=still)
 
     @classmethod
     def held(
