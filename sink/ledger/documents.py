@@ -26,8 +26,8 @@ from sink.ledger.outcomes import Intent, Outcome, State
 class Entry:
     """A row of `document`, as of the mark `marked`. The fields from `built` on are filled in by the look at it.
 
-    These follow what is written later: with an outcome `state`, `check`, `account`, `still_held`, and for a step that
-    was done `applied`, `intent`, `reached`, for a removal also `external` and `incarnation`; with an intent `intent`,
+    These follow what is written later: with an outcome `state`, `check`, `account`, `reached`, `still_held`, and for a
+    step that was done `applied`, `intent`, for a removal also `external` and `incarnation`; with an intent `intent`,
     `external`, `revision`. All others stay as they were read.
     """
 
@@ -230,8 +230,9 @@ def write(cursor: Cursor, leased: Sequence[Lease], given: Given) -> None:
     for one, outcome in given:
         one.still_held = _is_partly(outcome) and (one.still_held or one.state is State.HELD)
         one.state, one.check, one.account = outcome.state, outcome.check, outcome.account or one.account
+        one.reached = outcome.reached or one.reached
         if outcome.sent:
-            one.applied, one.intent, one.reached = outcome.sent.written, None, outcome.reached
+            one.applied, one.intent = outcome.sent.written, None
         if outcome.sent and outcome.sent.verb == "remove":
             one.applied, one.external, one.incarnation = None, None, one.incarnation + 1
 

@@ -231,6 +231,11 @@ class Outcome:
         state = State.GONE if sent.verb == "remove" else State.DONE
         return cls(state, sent=sent, reference=reference, reached=sent.goal, command=command, more=more)
 
+    @classmethod
+    def set_back(cls, reached: str) -> Self:
+        """A lost step may have taken the document back to an earlier milestone. Another look takes it on again."""
+        return cls(State.DUE, reached=reached, more=True)
+
     def having(self, sent: Intent, reference: str, reached: str, command: Command) -> Self:
         """This outcome, for a step that the ERP has done in part."""
         return replace(self, sent=sent, reference=reference, reached=reached, command=command)
