@@ -24,6 +24,7 @@ _KEEPALIVES: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
+_REFUSED: Final = ("authentication failed", "does not exist", "pg_hba", "permission denied", "not permitted")
 
 
 # 4 s: longer than a change of a staged table that is alone in its transaction, and shorter than a lease.
@@ -55,7 +56,7 @@ def connect(url: str, schema: str, what: str = "the middle layer (database_url)"
     except psycopg2.OperationalError as error:
         reasons = [line for line in str(error).splitlines() if line and not line.startswith("\t")]
         reason = reasons[-1] if reasons else "no reason given"
-        if any(word in reason for word in ("authentication failed", "does not exist", "pg_hba")):
+        if any(word in str(error) for word in _REFUSED):
             raise SettingsError(f"{what}: {reason}", "check its URL in the settings") from None
         raise UnavailableError(f"{what}: {reason}", "check that the database runs and can be reached") from None
     except psycopg2.ProgrammingError:

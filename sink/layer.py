@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any, Final
 
@@ -25,6 +26,10 @@ _HOLDERS: Final = """
     AND l.database = a.datid AND a.datname = current_database()
     AND (l.classid::bigint << 32 | l.objid::bigint) IN (SELECT hashtextextended(k, 0) FROM unnest(%s) AS k)
     ORDER BY a.backend_start LIMIT 10
+"""
+_MAY_WORK: Final = """
+    SELECT has_database_privilege(current_database(), 'CREATE') AND NOT EXISTS (
+        SELECT FROM pg_tables WHERE schemaname = %s AND NOT pg_has_role(tableowner, 'USAGE'))
 """
 
 
@@ -59,7 +64,7 @@ def read_again(cursor: Cursor, shop: str) -> list[str]:
 
 def is_new(connection: Connection, shop: str) -> bool:
     """Whether the shop has no layer yet."""
-    with transaction(connection) as cursor:
+    with as_owner(connection) as cursor:
         return version(cursor, shop) == 0
 
 
@@ -72,15 +77,20 @@ def enter(connection: Connection, shop: str) -> None:
     """Takes a shared lock on the layer's version for as long as the connection lives, so that nobody migrates it
     meanwhile.
 
-    UnavailableError while it is being migrated, SettingsError if it has another version.
+    UnavailableError while it is being migrated, SettingsError if there is none or it has another version.
     """
-    with transaction(connection) as cursor:
+    with as_owner(connection) as cursor:
         if not _waited(cursor, "pg_advisory_lock_shared", [_lock(shop)]):
             raise UnavailableError(
                 f"the middle layer of shop {shop} is being migrated", "try again when that has ended"
             )
         found = version(cursor, shop)
-    _refuse_newer(found)
+    refuse_newer(found)
+    if not found:
+        raise SettingsError(
+            f"the database {connection.info.dbname} has no middle layer of shop {shop}",
+            "check `database_url` and `shop`; if the shop is new, `sink check` or `sink run` makes it",
+        )
     if found < VERSION:
         raise SettingsError(
             f"the middle layer of shop {shop} has schema version {found}, this release has {VERSION}",
@@ -94,12 +104,12 @@ def migrate(connection: Connection, shop: str, also: Callable[[Cursor], None] = 
     `also` runs in the same transaction. `connection`: with search_path `schema_of(shop)`. SettingsError if the layer is
     of a later release. UnavailableError, naming the sessions, while somebody uses it.
     """
-    with transaction(connection) as cursor:
+    with as_owner(connection) as cursor:
         if version(cursor, shop) == VERSION:
             return VERSION
         _alone(cursor, shop)
         current = version(cursor, shop)  # another process may have done it while we waited
-        _refuse_newer(current)
+        refuse_newer(current)
         _adopt(cursor, shop)
         cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema_of(shop))))
         cursor.execute(
@@ -113,11 +123,45 @@ def migrate(connection: Connection, shop: str, also: Callable[[Cursor], None] = 
     return VERSION
 
 
-def _refuse_newer(found: int) -> None:
+def refuse_newer(found: int) -> None:
+    """SettingsError if a layer of this version is of a later release."""
     if found > VERSION:
         raise SettingsError(
             f"the middle layer has schema version {found}, this release knows {VERSION}", "run the newer release"
         )
+
+
+def check_rights(connection: Connection, shop: str) -> None:
+    """SettingsError if the user may look at the shop's layer, but not do all that `sink run` does there."""
+    with as_owner(connection) as cursor:
+        cursor.execute(_MAY_WORK, (schema_of(shop),))
+        if not _only(cursor):
+            raise _not_the_owner(connection, "it may not create schemas, or does not own all tables")
+
+
+@contextmanager
+def as_owner(connection: Connection) -> Iterator[Cursor]:
+    """A transaction on a layer that may not be the user's. SettingsError if the database refuses the user,
+    UnavailableError if it takes no changes."""
+    try:
+        with transaction(connection) as cursor:
+            yield cursor
+    except psycopg2.errors.InsufficientPrivilege as error:
+        raise _not_the_owner(connection, str(error).partition("\n")[0]) from None
+    except psycopg2.errors.ReadOnlySqlTransaction:
+        raise UnavailableError(
+            f"the database {connection.info.dbname} takes no changes",
+            "is it a standby? `database_url` has to lead to the primary",
+        ) from None
+
+
+def _not_the_owner(connection: Connection, reason: str) -> SettingsError:
+    name, user = connection.info.dbname, connection.info.user
+    return SettingsError(
+        f"the database {name} does not let user {user} work: {reason}",
+        f"the middle layer's user has to own its database and all that is in it: `ALTER DATABASE {name} OWNER TO"
+        f" {user}`; what another user has made there: `REASSIGN OWNED BY THAT_USER TO {user}`",
+    )
 
 
 def _lock(shop: str) -> str:

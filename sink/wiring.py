@@ -44,25 +44,8 @@ from sink.staging.writer import CopyWriter
 
 
 def middle(settings: SinkSettings) -> Connection:
-    """A connection to the shop's middle layer in our schema version. Creates the layer if there is none."""
-    with closing(not_entered(settings)) as first:
-        if layer.is_new(first, settings.shop):
-            layer.migrate(first, settings.shop)
-    return _entered(settings)
-
-
-def migrate(settings: SinkSettings) -> None:
-    """The migration that `sink run` does at its start."""
-    with closing(not_entered(settings)) as connection:
-        migration.migrate_unasked(connection, settings.shop, group(settings), tables(settings))
-
-
-def not_entered(settings: SinkSettings) -> Connection:
-    """A connection to the middle layer in whatever version, for a migration."""
-    return connect(settings.database_url.get_secret_value(), schema_of(settings.shop))
-
-
-def _entered(settings: SinkSettings) -> Connection:
+    """A connection to the shop's middle layer in our schema version. SettingsError if there is no layer: with a wrong
+    `database_url`, one that was made just for a look would pass for an empty sink."""
     connection = not_entered(settings)
     try:
         layer.enter(connection, settings.shop)
@@ -70,6 +53,26 @@ def _entered(settings: SinkSettings) -> Connection:
         connection.close()
         raise
     return connection
+
+
+def made_middle(settings: SinkSettings) -> Connection:
+    """The same, for verbs that come before `sink run`. Creates the layer if there is none."""
+    with closing(not_entered(settings)) as first:
+        if layer.is_new(first, settings.shop):
+            layer.migrate(first, settings.shop)
+    return middle(settings)
+
+
+def migrate(settings: SinkSettings) -> None:
+    """The migration that `sink run` does at its start."""
+    with closing(not_entered(settings)) as connection:
+        migration.migrate_unasked(connection, settings.shop, group(settings), tables(settings))
+        layer.check_rights(connection, settings.shop)
+
+
+def not_entered(settings: SinkSettings) -> Connection:
+    """A connection to the middle layer in whatever version, for a migration."""
+    return connect(settings.database_url.get_secret_value(), schema_of(settings.shop))
 
 
 def shop(settings: SinkSettings) -> Connection | None:
@@ -152,7 +155,7 @@ def setup(settings: SinkSettings, user: str = "", password_file: Path | None = N
 
 
 def _sells(settings: SinkSettings) -> Sells:
-    with closing(middle(settings)) as connection:
+    with closing(made_middle(settings)) as connection:
         return sells(connection, profile(settings), settings.shop)
 
 
@@ -209,11 +212,11 @@ def parts(settings: SinkSettings) -> Parts:
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     properties = {**_kafka(settings), "group.id": settings.group}
     return Parts(
-        connect=lambda: _entered(settings),
+        connect=lambda: middle(settings),
         consumer=lambda staged: ShopConsumer(properties, read, index, staged),
         stager=_stager(settings, mapping),
         worker=lambda connection, number: Worker(connection, mapping, the_erp, the_rules, f"{owner}:{number}"),
-        indexes=lambda stop: indexes.keep(lambda: _entered(settings), mapping, stop),
+        indexes=lambda stop: indexes.keep(lambda: middle(settings), mapping, stop),
         workers=settings.workers,
         applies=the_rules.apply,
     )
@@ -239,7 +242,7 @@ def looks(settings: SinkSettings) -> dict[str, Callable[[], object]]:
     away: list[OrdertapError] = []  # Tryton needs 30 s to say that it has no such database: it is asked once
     found: dict[str, Callable[[], object]] = {
         "profile": lambda: profile(settings),
-        "middle layer": lambda: middle(settings).close(),
+        "middle layer": lambda: check.middle_layer(made_middle(settings), settings.shop),
         "ERP": lambda: check.erp_answers(erp(settings), away),
         "ERP's master data": lambda: _look_at_master_data(settings, away),
         "registry": lambda: registry(settings).check(),

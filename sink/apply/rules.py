@@ -58,9 +58,13 @@ class Rules:
     def settling(self, hold: Hold, one: Entry) -> Outcome:
         """Settling until `settle_seconds` have passed since the mark, or since the document first failed this check: a
         shop may change it more often. Then held. A document that this check already holds stays held: another mark must
-        not take it out of the lists, nor end a person's right to decide."""
+        not take it out of the lists, nor end a person's right to decide.
+
+        At the latest it is looked at when its time has passed. Twice that time shows that nobody looked (applying was
+        paused, or the ERP away): what the shop has changed meanwhile may have mended it for a while."""
         is_same = one.check == hold.check
-        left = self.settle_seconds - max(one.age, one.settled_for if is_same else 0.0)
+        so_far = one.settled_for if is_same and one.settled_for < 2 * self.settle_seconds else 0.0
+        left = self.settle_seconds - max(one.age, so_far)
         if left <= 0 or (is_same and one.state is State.HELD):
             return self.held(hold)
-        return Outcome.settling(hold.reason, hold.next_step, left, hold.check)
+        return Outcome.settling(hold.reason, hold.next_step, left, hold.check, still=so_far > 0)

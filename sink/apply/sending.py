@@ -121,6 +121,14 @@ class Task:
         short = reached is None or (reached.before(goal) and reached.before(self.step.goal))
         return self.has_content(seen) and (short or bool(not_kept(self.step.want, seen.record)))
 
+    def is_set_back(self, seen: Observed | None, goal: Milestone) -> bool:
+        """Whether the step may have reopened the document before it wrote anything, and a new plan takes the document
+        on to `goal`. If a person had taken it further than `goal`, no plan does; only the step itself can go on."""
+        before = self.step.before
+        if seen is None or seen.milestone is None or before is None or self.has_content(seen):
+            return False
+        return seen.milestone.before(before.milestone) and seen.milestone.before(goal)
+
     def half_done(self, seen: Observed) -> Outcome:
         """The ERP has the content of the step and went no further. It counts as written, whatever is in the document:
         the next look compares it, and plans the rest from the shop as it is then."""
@@ -159,8 +167,9 @@ class Sending:
         """Asks the ERP about steps in doubt, before anything else is done to their documents. Writes those that were
         done, forgets those that were not, completes those done in part, and holds those that the ERP cannot tell.
 
-        A step that has written its content is not taken on to its milestone: if the shop has cancelled the order
-        meanwhile, a draft is cancelled more easily than a confirmed order; and a person may have edited the draft.
+        A step that has written its content, or has only reopened the order, is not taken on to its milestone: if the
+        shop has cancelled the order meanwhile, a draft is cancelled more easily than a confirmed order; and a person
+        may have edited the draft.
         """
         tasks = [Task(one, _step(one.intent, ref), one.intent) for one, ref in in_doubt if one.intent]
         if not tasks:
@@ -173,9 +182,11 @@ class Sending:
             reference = seen.reference if seen else ""
             outcomes.append((task.one, task.done(reference, more=True)))
         outcomes += [(task.one, task.half_done(seen)) for task, seen in of[HowFar.PARTLY] if self._written(seen, task)]
+        back = [(task, seen) for task, seen in of[HowFar.NOT_DONE] + of[HowFar.PARTLY] if self._set_back(seen, task)]
+        outcomes += [(task.one, Outcome.set_back(seen.milestone or "")) for task, seen in back]
         with transaction(self._connection) as cursor:
             documents.write(cursor, leased, outcomes)
-        self._intend(leased, [task for task, _ in of[HowFar.NOT_DONE]], under_way=False)
+        self._intend(leased, [task for task, _ in of[HowFar.NOT_DONE] + back], under_way=False)
         self.send(leased, [task.going_on(seen) for task, seen in of[HowFar.PARTLY] if task.one.intent])
 
     def _answers(self, leased: Sequence[Lease], tasks: Sequence[Task]) -> list[tuple[Task, StepProgress]]:
@@ -345,6 +356,9 @@ class Sending:
 
     def _written(self, seen: Observed | None, task: Task) -> TypeGuard[Observed]:
         return seen is not None and task.is_written(seen, self._rules.policy.goal_of(task.step.ref.kind))
+
+    def _set_back(self, seen: Observed | None, task: Task) -> TypeGuard[Observed]:
+        return task.is_set_back(seen, self._rules.policy.goal_of(task.step.ref.kind))
 
     def _unclear(self, task: Task, seen: Observed | None) -> Outcome:
         """The intent stays, so the ERP is asked again with each lease, without a person's word."""

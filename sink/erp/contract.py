@@ -141,7 +141,8 @@ class StepProgress(NamedTuple):
 
     A step that is PARTLY done can continue as `replace(step, before=basis(observed))` under the same key, since it has
     itself changed what it was planned on. A create or advance that is PARTLY done, or an amend whose key is there, has
-    written its content. Someone may have changed that since, so the sink plans the rest of such a step anew.
+    written its content. Someone may have changed that since, so the sink plans the rest of such a step anew. So it does
+    if the document is at an earlier milestone than the step was planned on, since the step may have reopened it.
     """
 
     how_far: HowFar

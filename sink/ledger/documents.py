@@ -26,8 +26,8 @@ from sink.ledger.outcomes import Intent, Outcome, State
 class Entry:
     """A row of `document`, as of the mark `marked`. The fields from `built` on are filled in by the look at it.
 
-    These follow what is written later: with an outcome `state`, `check`, `account`, `still_held`, and for a step that
-    was done `applied`, `intent`, `reached`, for a removal also `external` and `incarnation`; with an intent `intent`,
+    These follow what is written later: with an outcome `state`, `check`, `account`, `reached`, `still_held`, and for a
+    step that was done `applied`, `intent`, for a removal also `external` and `incarnation`; with an intent `intent`,
     `external`, `revision`. All others stay as they were read.
     """
 
@@ -81,13 +81,15 @@ class Entry:
         return str((self.decisions or {}).get("linked", ""))
 
     def go_on_as(self, now: Entry) -> None:
-        """Takes over from a newer row what the ERP has of it. The mark that is looked at stays."""
+        """Takes over from a newer row what the ERP has of it, and whether it is held. The mark that is looked at
+        stays."""
         self.needed, self.incarnation, self.revision, self.fingerprint, self.account = (
             now.needed, now.incarnation, now.revision, now.fingerprint, now.account,
         )  # fmt: skip
         self.applied, self.reference, self.external, self.reached, self.decisions = (
             now.applied, now.reference, now.external, now.reached, now.decisions,
         )  # fmt: skip
+        self.state, self.check, self.still_held = now.state, now.check, now.still_held
 
     def external_key(self, stem: str) -> str:
         """Its key in the ERP: the one already given, or a new one from a stem such as `shop/order/17`."""
@@ -228,8 +230,9 @@ def write(cursor: Cursor, leased: Sequence[Lease], given: Given) -> None:
     for one, outcome in given:
         one.still_held = _is_partly(outcome) and (one.still_held or one.state is State.HELD)
         one.state, one.check, one.account = outcome.state, outcome.check, outcome.account or one.account
+        one.reached = outcome.reached or one.reached
         if outcome.sent:
-            one.applied, one.intent, one.reached = outcome.sent.written, None, outcome.reached
+            one.applied, one.intent = outcome.sent.written, None
         if outcome.sent and outcome.sent.verb == "remove":
             one.applied, one.external, one.incarnation = None, None, one.incarnation + 1
 
@@ -240,7 +243,7 @@ _COLUMNS: Final[Mapping[str, str]] = {
     "number": "text", "reference": "text", "fingerprint": "text", "reached": "text", "by_hand": "jsonb",
     "gross": "numeric", "currency": "text", "planned": "jsonb", "needed": "bool", "made_by": "text",
     "check_name": "text", "disputed": "jsonb", "account": "text", "unit": "text",
-    "partly": "bool", "external": "text", "more": "bool",
+    "partly": "bool", "external": "text", "more": "bool", "still": "bool",
 }  # fmt: skip
 """What is written of an outcome, with SQL types."""
 _OUTCOMES: Final = f"""
@@ -250,8 +253,7 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     next_try = CASE WHEN v.again = 0 THEN d.marked_at ELSE clock_timestamp() + make_interval(secs => v.again) END,
     planned = v.planned, gross = coalesce(v.gross, d.gross), currency = coalesce(v.currency, d.currency),
     -- A document settles since it first failed this check, whatever marks have come meanwhile.
-    held_since = CASE WHEN v.state IN ('held', 'waits') OR v.state = 'settling' AND v.check_name = d.check_name
-            THEN coalesce(d.held_since, clock_timestamp())
+    held_since = CASE WHEN v.state IN ('held', 'waits') OR v.still THEN coalesce(d.held_since, clock_timestamp())
         WHEN v.state = 'settling' THEN clock_timestamp()
         WHEN v.partly THEN d.held_since END,
     number = coalesce(v.number, d.number), needed = v.needed OR d.needed,
@@ -313,6 +315,7 @@ def _row(one: Entry, outcome: Outcome, has_come: bool) -> dict[str, Any]:
         "account": outcome.account or None,
         "external": outcome.external or None,
         "more": outcome.more,
+        "still": outcome.still,
         "unit": one.unit,
         "partly": _is_partly(outcome),
     }

@@ -135,7 +135,7 @@ def move(cursor: Cursor, old: DocumentRef, new: DocumentRef) -> None:
     documents.save(
         cursor, old, applied=None, external=None, reference=None, reached=None, fingerprint=None, number=None,
         account=None, revision=0, incarnation=was.incarnation + 1, marked=was.marked + 1, made_by=None, decisions=None,
-        state=State.DUE,
+        state=State.DUE, held_since=None, check_name=None,
     )  # fmt: skip
     documents.save(
         cursor, new, applied=was.applied, external=was.external, reference=was.reference, reached=was.reached,

@@ -111,7 +111,7 @@ class Outcome:
     `by_hand`: what counts as written because a person has done it in the ERP. `commands`: what would be sent. `check`:
     the one that a held or settling document did not pass, with the fields that a person may accept in `disputed`.
     `account`: the ERP's key of the account that a customer shares from now on, described for people in `told`.
-    `external`: the ERP's key of a document that the ledger had forgotten.
+    `external`: the ERP's key of a document that the ledger had forgotten. `still`: it has been settling for this check.
     """
 
     state: State
@@ -133,6 +133,7 @@ class Outcome:
     account: str = ""
     told: str = ""
     external: str = ""
+    still: bool = False
 
     @classmethod
     def done(cls) -> Self:
@@ -183,9 +184,9 @@ class Outcome:
         return cls(State.WAITS, f"waits for {ref}{why}", next_step.format(ref=ref), "waits", ref, again)
 
     @classmethod
-    def settling(cls, reason: str, next_step: str, again: float, check: str | None = None) -> Self:
+    def settling(cls, reason: str, next_step: str, again: float, check: str | None = None, still: bool = False) -> Self:
         """Something is missing that may be on its way."""
-        return cls(State.SETTLING, reason, next_step, again=again, check=check)
+        return cls(State.SETTLING, reason, next_step, again=again, check=check, still=still)
 
     @classmethod
     def held(
@@ -229,6 +230,11 @@ class Outcome:
         """The ERP has done the step. `more`: it was not the last one of the plan, or nobody knows whether it was."""
         state = State.GONE if sent.verb == "remove" else State.DONE
         return cls(state, sent=sent, reference=reference, reached=sent.goal, command=command, more=more)
+
+    @classmethod
+    def set_back(cls, reached: str) -> Self:
+        """A lost step may have taken the document back to an earlier milestone. Another look takes it on again."""
+        return cls(State.DUE, reached=reached, more=True)
 
     def having(self, sent: Intent, reference: str, reached: str, command: Command) -> Self:
         """This outcome, for a step that the ERP has done in part."""

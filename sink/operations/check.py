@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from typing import Final, NamedTuple
 
 from schemas.model.errors import OrdertapError, SettingsError, UnavailableError
+from sink import layer
 from sink.database import Connection
 from sink.documents.profile import Profile
 from sink.erp.contract import Advice, Checked, Erp, ErpSetup, Sells
@@ -40,6 +41,12 @@ def check(parts: Mapping[str, Callable[[], object]]) -> Iterator[PartCheck]:
             advice = [one for one in every if one not in said]
             said.update(advice)
             yield PartCheck(name, None, advice)
+
+
+def middle_layer(connection: Connection, shop: str) -> None:
+    """Checks that the user may do all that `sink run` does in the middle layer."""
+    with closing(connection):
+        layer.check_rights(connection, shop)
 
 
 def erp_answers(erp: Erp, away: list[OrdertapError]) -> Checked:

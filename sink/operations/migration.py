@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from schemas.model.errors import SettingsError
 from sink import layer
-from sink.database import Connection, Cursor, transaction
+from sink.database import Connection, Cursor
 from sink.intake.offsets import GroupOffsets
 from sink.staging.gaps import FILLED_BY, TableGap, open_gap
 from sink.staging.position import NOWHERE
@@ -25,9 +25,10 @@ class Migration(NamedTuple):
 
 def plan(connection: Connection, shop: str, group: GroupOffsets, topics: Mapping[str, str]) -> Migration:
     """What `migrate` would do; changes nothing. `topics`: topic → table. Kafka is asked only if tables are read
-    again."""
-    with transaction(connection) as cursor:
+    again. SettingsError if the layer is of a later release."""
+    with layer.as_owner(connection) as cursor:
         current, again = layer.version(cursor, shop), layer.read_again(cursor, shop)
+    layer.refuse_newer(current)
     cut = {}
     for partition, low in (group.beginnings() if again else {}).items():
         if low > 0 and topics.get(partition.topic) in again:

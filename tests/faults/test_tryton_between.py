@@ -24,6 +24,7 @@ ORDER = REF["order"]
 GOALS = {Milestone.DRAFT: "draft", Milestone.CONFIRMED: "quotation", Milestone.PROCESSING: "processing"}
 REMARK = "ring twice"
 SALE_WRITE = "model.sale.sale.write"
+REOPEN = "model.sale.sale.draft"
 VALIDATE = "model.sale.amendment.validate_amendment"
 
 
@@ -186,6 +187,54 @@ def test_a_value_that_is_changed_in_a_draft_of_ours_after_a_lost_call_is_held(
     mark(middle, OF_SHOP)
     until_done(middle, sends)
     assert Sink(tryton_place.adapter()).see(ORDER).state == "quotation"
+
+
+@pytest.mark.parametrize("meanwhile", ["the shop takes it back", "a clerk edits the draft"])
+def test_an_amendment_that_only_reopened_the_order_is_planned_anew(
+    tryton_place: TrytonTarget, tryton_proxy: RpcProxy, middle: Connection, profile_path: str, meanwhile: str
+) -> None:
+    """The reply to its first call was lost. The old change is not written first, and the order is no draft for good."""
+    goal = {"orders": {"goal": "quotation"}}
+    sends = worker(middle, profile_path, tryton_place.adapter(url=tryton_proxy.url, **goal), goal=Milestone.CONFIRMED)
+    mark(middle)
+    until_done(middle, sends)
+    change(middle, "UPDATE orders SET gross = 9.90")
+    mark(middle, OF_SHOP)
+    tryton_proxy.calls.clear()
+    tryton_proxy.faults[:] = ["lost"]
+    drain(sends)
+    assert tryton_proxy.calls == [REOPEN]
+    if meanwhile == "a clerk edits the draft":
+        tryton_place.clerk.edits(ORDER, "payment_means", "cash")
+    else:
+        change(middle, "UPDATE orders SET gross = 11.90")
+        mark(middle, OF_SHOP)
+    pass_deadlines(middle)
+    drain(sends)
+    erp = Sink(tryton_place.adapter())
+    if meanwhile == "a clerk edits the draft":
+        assert held(middle) == ["changed in the ERP: payment_means: we wrote card, the ERP has cash"]
+        assert erp.see(ORDER).record.fields["gross"] == Decimal("9.90")
+        tryton_place.clerk.edits(ORDER, "payment_means", "card")
+        mark(middle, OF_SHOP)
+        drain(sends)
+    else:
+        assert tryton_proxy.calls == [REOPEN, "model.sale.sale.quote"]
+    assert held(middle) == []
+    assert erp.see(ORDER).state == "quotation"
+
+
+def test_a_slip_that_was_broken_off_is_gone_with_the_next(
+    sink_at: Callable[[Milestone], Sink], tryton_proxy: RpcProxy, tryton_clerk: Screen
+) -> None:
+    """A clerk who sees it could validate it."""
+    sink = sink_at(Milestone.PROCESSING)
+    tryton_proxy.faults[:] = ["lost"]
+    assert isinstance(sink.apply(amend(sink))[0], NotDone)
+    slips = lambda: tryton_clerk.rows("sale.amendment", [], "description", "state")  # noqa: E731
+    assert [(one["description"], one["state"]) for one in slips()] == [("ordertap:2", "draft")]
+    sink.done(step("amend", ORDER, FEWER, sink.see(ORDER), 3))
+    assert [(one["description"], one["state"]) for one in slips()] == [("ordertap:3", "validated")]
 
 
 def test_an_order_is_taken_on_between_two_states_that_are_one_milestone(

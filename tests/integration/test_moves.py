@@ -102,6 +102,24 @@ def test_f5_the_old_key_may_be_used_again(worker: Worker, middle: Connection, er
     assert run(erp_url, ORDERS) == [*ONE_ORDER, ("shop/order/1/2", "S-2", "5.95", "confirmed")]
 
 
+def test_f5_what_held_an_order_does_not_stay_with_its_old_key(worker: Worker, middle: Connection, erp_url: str) -> None:
+    """Another order takes the key and is held, too: since now, and with a line of its own in the history."""
+    run(erp_url, "UPDATE orders SET shop_number = 'S-7'")
+    look(worker, middle)
+    with transaction(middle) as cursor:
+        cursor.execute("UPDATE document SET held_since = held_since - interval '1 day' WHERE state = 'held'")
+        assert cursor.rowcount == 1
+    change(middle, "UPDATE orders SET id = 9; DELETE FROM returns;"
+                   " INSERT INTO orders VALUES (1, 'S-2', '7', '2026-02-01T10:00Z', 'open', 'B', 2, 5.95)")  # fmt: skip
+    look(worker, middle, NEW, ORDER)
+    since = (
+        "SELECT key, state, clock_timestamp() - held_since < interval '1 hour' FROM document WHERE type = 'sales_order'"
+    )
+    assert sorted(rows(middle, since)) == [("1", "held", True), ("9", "held", True)]
+    noted = "SELECT key, count(*)::int FROM history WHERE event = 'held' AND type = 'sales_order' GROUP BY 1 ORDER BY 1"
+    assert rows(middle, noted) == [("1", 1), ("9", 2)]
+
+
 def test_f5_two_orders_that_are_alike_are_two(worker: Worker, middle: Connection, erp_url: str) -> None:
     change(middle, COPY.format(9))
     look(worker, middle, NEW, ORDER)

@@ -35,7 +35,7 @@ def test_the_middle_layer_holds_the_shops_documents(
     capture = Program("capture", config, tmp_path / "capture.log")
     capture.start()
     try:
-        with closing(wiring.middle(_sink(kafka, prefix, database, registry))) as middle:
+        with closing(wiring.made_middle(_sink(kafka, prefix, database, registry))) as middle:
             run_oscar("--database-url", shop, "--orders", "12", "--seed", "2")
             with _staging(_sink(kafka, prefix, database, registry)):
                 _await_copy(middle, _log_end(shop), capture)

@@ -88,10 +88,21 @@ def slip_of(key: int) -> str:
     return f"{_SLIP}{key}"
 
 
+def own_open_slips(row: Row) -> list[int]:
+    """Ids of the slips that our steps made and that nobody has validated: what is left of steps that were broken
+    off."""
+    return [one["id"] for one in row["amendments."] if one["state"] == "draft" and _key_in(one)]
+
+
 def _amended_by(row: Row) -> int:
     done = [one for one in row["amendments."] if one["state"] == "validated"]
     last = max(done, key=lambda one: (Decimal(one["_timestamp"]), one["id"]), default=None)
-    before, ours, key = str(last["description"]).partition(_SLIP) if last else ("", "", "")
+    return _key_in(last) if last else 0
+
+
+def _key_in(slip: Row) -> int:
+    """The key of the step of ours that made the slip; 0 if a clerk made it."""
+    before, ours, key = str(slip["description"]).partition(_SLIP)
     return int(key) if ours and not before and key.isascii() and key.isdigit() else 0
 
 

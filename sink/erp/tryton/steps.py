@@ -158,7 +158,8 @@ def _changing(step: Step, row: Row, change: Edit) -> Call:
             return Call(SLIP, "validate_amendment", (one["id"],))
     # Written through the sale, which has its stamp: else a call that arrives twice would make a second slip.
     made = {"description": mark, "lines": [("create", slip)]}
-    return Call(SALE, "write", ([row["id"]], {"amendments": [("create", [made])]}))
+    over = [("delete", ids)] if (ids := sales.own_open_slips(row)) else []
+    return Call(SALE, "write", ([row["id"]], {"amendments": [*over, ("create", [made])]}))
 
 
 def _notes(change: Edit, row: Row) -> Call:
