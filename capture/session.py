@@ -86,7 +86,7 @@ class Session:
     def __init__(
         self, plan: Plan, leadership: Leadership, lifetime: Lifetime, metrics: Metrics, stopping: Callable[[], bool]
     ) -> None:
-        """Makes the topics, fences former writers, then reads the position. Each call of `stopping` also counts
+        """Fences former writers, reads the position, then makes the topics. Each call of `stopping` also counts
         as a sign of life."""
         self._plan = plan
         self._leadership = leadership
@@ -102,13 +102,15 @@ class Session:
         names = [name for one in self._published if (name := one.relation.table) not in parked]
         topics, without = plan.topics.of_each(names)
         refuse_taken(plan.outbox, plan.topics.taken)  # now that the tables' are known
-        without |= self._make_topics(topics)
-        if stopping():
-            raise StoppedError
+        # All of this before the topics: a broker that makes thousands of them takes long over its first transaction,
+        # and knows no end of a topic whose log is not there yet.
         self._producer = TransactionalProducer(plan.cluster, plan.transactional_id)
         self._end_hanging()
         self._found = plan.position()
         self._committed = plan.position_writer(self._producer, self._found)
+        without |= self._make_topics(topics)
+        if stopping():
+            raise StoppedError
         self._own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register, plan.frame)
         self._origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
         self._facts = catalogue.Facts(leadership.connection)
@@ -146,7 +148,7 @@ class Session:
         """Makes the missing topics (by table). Returns the errors of tables whose topic Kafka refuses. If it refuses
         all, something else is wrong, and the first error is raised."""
         refused: dict[str, SettingsError] = {}
-        self._plan.topics.create(topics.values(), self._stopping, refused)
+        self._made = self._plan.topics.create(topics.values(), self._stopping, refused)
         if topics and len(refused) == len(topics):
             raise next(iter(refused.values()))
         return {table: refused[topic] for table, topic in topics.items() if topic in refused}
@@ -284,6 +286,8 @@ class Session:
         """Whether the topics have records although there is no position: slot and position were lost together. What is
         written now must win over these records, whatever their generation."""
         counts = {name: count for name, count in self._plan.cluster.partitions().items() if self._plan.topics.has(name)}
+        for name in self._made:
+            counts.pop(name, None)
         written = sorted(name for name, end in broker.ends(self._plan.cluster, counts).items() if end)
         if written:
             log.warning("topics have records, but there is no position: a new generation begins", topics=len(written))
