@@ -51,6 +51,7 @@ from schemas.writing.codec import SourceOrigin
 log = structlog.get_logger("capture")
 
 _AFTER_INITIAL_ONLY = "snapshot_mode initial streams on from the slot, which keeps the log; capture drop lets it go"
+_AT_ONCE = 50  # tables whose schemas are registered together
 _HEARTBEAT_ROOM = 1024  # bytes of the log that a heartbeat fits into
 
 
@@ -314,9 +315,22 @@ class Session:
         published, tables, origin = self._published, self._tables, self._origin
         self._facts.ahead([one.relation for one in published])
         try:
+            self._register_ahead()
             return take_snapshot(source, plan.snapshot, published, tables, own, origin, position, committed, stops)
         finally:
             self._facts.ahead([])
+            self._tables.forget()
+
+    def _register_ahead(self) -> None:
+        """Registers the schemas of the tables that the snapshot reads, many together."""
+        relations = [one.relation for one in chosen(self._published, self._plan.snapshot)]
+        for first in range(0, len(relations), _AT_ONCE):
+            if self._stopping():
+                raise StoppedError
+            some = relations[first : first + _AT_ONCE]
+            self._plan.registry.register_all(self._tables.ahead(some))
+            if len(relations) > _AT_ONCE:
+                log.info("registering schemas", tables=first + len(some), of=len(relations))
 
     def _tell_uncopied(self, position: Position) -> None:
         """Warns of tables that have rows and never had a record in Kafka, because they were published while capture was
