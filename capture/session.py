@@ -311,6 +311,7 @@ class Session:
             plan.cluster,
             plan.transactional_id,
             plan.selection.table,
+            self._metrics.writes,
         )
         published, tables, origin = self._published, self._tables, self._origin
         self._facts.ahead([one.relation for one in published])
@@ -367,6 +368,7 @@ class Session:
         again = slot is not None and slot.confirmed_flush_lsn is not None and slot.confirmed_flush_lsn <= begin
         self._lifetime.start()
         self._metrics.stands("streaming")
+        self._metrics.writes()
         self._metrics.parks(tuple(sorted(self._tables.parked)))
         self._metrics.restarted()
         log.info("streaming", slot=slot_name, lsn=str(position.end_lsn), generation=position.generation)

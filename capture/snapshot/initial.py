@@ -51,7 +51,8 @@ class StoppedError(Exception):
 
 class Source(NamedTuple):
     """Where the snapshot reads, and where its processes write; their transactional ids begin with this one. `selected`:
-    whether the settings include a table (schema.table) of the publication."""
+    whether the settings include a table (schema.table) of the publication. `writes` is called before the first
+    record."""
 
     server: Server
     replication: Replication
@@ -60,6 +61,7 @@ class Source(NamedTuple):
     cluster: Cluster
     transactional_id: str
     selected: Callable[[str], bool]
+    writes: Callable[[], object]
 
 
 class _Part(NamedTuple):
@@ -116,6 +118,7 @@ def take_snapshot(
         try:
             with OwnProcess(setups[0]) if len(setups) == 1 else Workers(setups) as workers:
                 workers.await_ready(stop)
+                source.writes()
                 run.begin()
                 run.copy(workers, origin, stop)
         except BaseException:  # readers would wait for what the workers left open; the next start does it at the latest
