@@ -58,7 +58,7 @@ def run(config: Config = None) -> None:
     log.info("starting", version=own_version(), rows=way_of_rows())
     stop, hangup = stop_event(), reread_event()
     metrics = Metrics(settings.heartbeat_interval_ms / 1000)
-    end_deaf_start(lambda: metrics.state.startswith("starting"))
+    end_deaf_start(lambda: not metrics.writing)
     plan = plan_of(settings)
 
     def stopping() -> bool:

@@ -99,6 +99,8 @@ class Metrics:
         self._failures = 0
         self.state = "starting"
         self.leading = False
+        self.writing = False
+        """Whether records are written: what a start has done until then needs no proper end."""
         self.parked: tuple[str, ...] = ()
         self.on_demand = 0  # tables that wait
         LEADING.set_function(lambda: self.leading)
@@ -113,6 +115,12 @@ class Metrics:
         if waited and state != self.state:
             self._beat = time.monotonic()  # there was none to wait for until now
         self.state = state
+        if state.startswith("starting"):
+            self.writing = False
+
+    def writes(self) -> None:
+        """Records are written from here on."""
+        self.writing = True
 
     def leads(self, leading: bool) -> None:
         """Whether this process reads the slot."""

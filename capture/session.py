@@ -51,6 +51,7 @@ from schemas.writing.codec import SourceOrigin
 log = structlog.get_logger("capture")
 
 _AFTER_INITIAL_ONLY = "snapshot_mode initial streams on from the slot, which keeps the log; capture drop lets it go"
+_AT_ONCE = 50  # tables whose schemas are registered together
 _HEARTBEAT_ROOM = 1024  # bytes of the log that a heartbeat fits into
 
 
@@ -86,7 +87,7 @@ class Session:
     def __init__(
         self, plan: Plan, leadership: Leadership, lifetime: Lifetime, metrics: Metrics, stopping: Callable[[], bool]
     ) -> None:
-        """Makes the topics, fences former writers, then reads the position. Each call of `stopping` also counts
+        """Fences former writers, reads the position, then makes the topics. Each call of `stopping` also counts
         as a sign of life."""
         self._plan = plan
         self._leadership = leadership
@@ -102,13 +103,15 @@ class Session:
         names = [name for one in self._published if (name := one.relation.table) not in parked]
         topics, without = plan.topics.of_each(names)
         refuse_taken(plan.outbox, plan.topics.taken)  # now that the tables' are known
-        without |= self._make_topics(topics)
-        if stopping():
-            raise StoppedError
+        # All of this before the topics: a broker that makes thousands of them takes long over its first transaction,
+        # and knows no end of a topic whose log is not there yet.
         self._producer = TransactionalProducer(plan.cluster, plan.transactional_id)
         self._end_hanging()
         self._found = plan.position()
         self._committed = plan.position_writer(self._producer, self._found)
+        without |= self._make_topics(topics)
+        if stopping():
+            raise StoppedError
         self._own = OwnRecords(plan.name, plan.prefix, plan.topics, plan.registry.register, plan.frame)
         self._origin = SourceOrigin(plan.prefix, plan.server.database, plan.version)
         self._facts = catalogue.Facts(leadership.connection)
@@ -146,7 +149,7 @@ class Session:
         """Makes the missing topics (by table). Returns the errors of tables whose topic Kafka refuses. If it refuses
         all, something else is wrong, and the first error is raised."""
         refused: dict[str, SettingsError] = {}
-        self._plan.topics.create(topics.values(), self._stopping, refused)
+        self._made = self._plan.topics.create(topics.values(), self._stopping, refused)
         if topics and len(refused) == len(topics):
             raise next(iter(refused.values()))
         return {table: refused[topic] for table, topic in topics.items() if topic in refused}
@@ -284,6 +287,8 @@ class Session:
         """Whether the topics have records although there is no position: slot and position were lost together. What is
         written now must win over these records, whatever their generation."""
         counts = {name: count for name, count in self._plan.cluster.partitions().items() if self._plan.topics.has(name)}
+        for name in self._made:
+            counts.pop(name, None)
         written = sorted(name for name, end in broker.ends(self._plan.cluster, counts).items() if end)
         if written:
             log.warning("topics have records, but there is no position: a new generation begins", topics=len(written))
@@ -306,13 +311,27 @@ class Session:
             plan.cluster,
             plan.transactional_id,
             plan.selection.table,
+            self._metrics.writes,
         )
         published, tables, origin = self._published, self._tables, self._origin
         self._facts.ahead([one.relation for one in published])
         try:
+            self._register_ahead()
             return take_snapshot(source, plan.snapshot, published, tables, own, origin, position, committed, stops)
         finally:
             self._facts.ahead([])
+            self._tables.forget()
+
+    def _register_ahead(self) -> None:
+        """Registers the schemas of the tables that the snapshot reads, many together."""
+        relations = [one.relation for one in chosen(self._published, self._plan.snapshot)]
+        for first in range(0, len(relations), _AT_ONCE):
+            if self._stopping():
+                raise StoppedError
+            some = relations[first : first + _AT_ONCE]
+            self._plan.registry.register_all(self._tables.ahead(some))
+            if len(relations) > _AT_ONCE:
+                log.info("registering schemas", tables=first + len(some), of=len(relations))
 
     def _tell_uncopied(self, position: Position) -> None:
         """Warns of tables that have rows and never had a record in Kafka, because they were published while capture was
@@ -349,6 +368,7 @@ class Session:
         again = slot is not None and slot.confirmed_flush_lsn is not None and slot.confirmed_flush_lsn <= begin
         self._lifetime.start()
         self._metrics.stands("streaming")
+        self._metrics.writes()
         self._metrics.parks(tuple(sorted(self._tables.parked)))
         self._metrics.restarted()
         log.info("streaming", slot=slot_name, lsn=str(position.end_lsn), generation=position.generation)

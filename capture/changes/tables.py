@@ -18,6 +18,7 @@ from schemas.model.change import NEW_KEY_HEADER, OLD_KEY_HEADER, STAMP_HEADER, U
 from schemas.model.errors import SettingsError
 from schemas.model.relation import Relation
 from schemas.types.encoders import FAILURES, NEW_LABEL, SPECIAL_NUMBER
+from schemas.types.kind import Schema
 from schemas.writing.codec import SourcePrefix, WidenError, fill_unchanged
 
 log = structlog.get_logger("capture")
@@ -277,6 +278,17 @@ class Tables:
             table = None if relation.table in self.parked else self._tried(relation, patiently)
         self._tables[oid] = table
         return table
+
+    def ahead(self, relations: Iterable[Relation]) -> list[tuple[str, Schema]]:
+        """Compiles relation versions for the next relation() of each, until forget(). Returns their schemas, (subject,
+        schema), so that they can be registered together."""
+        if self.any_bytes:  # their names have to be checked first
+            return []
+        return self._versions.ahead(one for one in relations if one.table not in self.parked)
+
+    def forget(self) -> None:
+        """Forgets what was compiled ahead."""
+        self._versions.forget()
 
     def begin(self, oid: bytes, patiently: Patiently) -> Table | None:
         """Begins a waiting table at its first change: no snapshot has its earlier rows. None if it is parked."""

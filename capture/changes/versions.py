@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Literal, NamedTuple
 
 import structlog
 
-from schemas.model.errors import SettingsError
+from schemas.model.errors import OrdertapError, SettingsError
 from schemas.model.relation import ColumnFacts, Relation, TableFacts
 from schemas.registry.registry import IncompatibleError
 from schemas.types.kind import Schema
@@ -73,6 +74,21 @@ class Versions:
         self._nullable: dict[str, frozenset[str]] = {}
         self._keys: dict[str, tuple[str, ...]] = {}
         self._told: set[tuple[str, str, str]] = set()
+        self._ahead: dict[Relation, tuple[TableFacts, Codec]] = {}
+
+    def ahead(self, relations: Iterable[Relation]) -> list[tuple[str, Schema]]:
+        """Compiles relation versions for the next bind() of each. Returns their schemas, (subject, schema), so that
+        they can be registered together. What goes wrong here is left to bind()."""
+        schemas: list[tuple[str, Schema]] = []
+        for relation in relations:
+            with suppress(OrdertapError):
+                _, codec = self._ahead[relation] = self._first(self._topic_of(relation.table), relation)
+                schemas += _schemas(codec)
+        return schemas
+
+    def forget(self) -> None:
+        """Forgets what was compiled ahead, since the catalogue may say something else by now."""
+        self._ahead.clear()
 
     def bind(self, relation: Relation) -> Bound:
         """An encoder whose schemas are registered. When the registry refuses them, this raises SettingsError with the
@@ -82,9 +98,10 @@ class Versions:
         first: SettingsError | None = None
         topics = self._topics(relation.table)
         named = next(topics)
-        facts = self._with_key(relation, self._facts(relation))
+        facts, codec = self._ahead.pop(relation) if relation in self._ahead else self._first(named, relation)
         for topic in (named, *topics):
-            codec = self._compile(topic, relation, facts)
+            if topic != named:
+                codec = self._compile(topic, relation, facts)
             try:
                 codec, ids = self._registered(codec, relation, facts)
             except IncompatibleError as error:
@@ -98,6 +115,11 @@ class Versions:
             return Bound(topic, self._counted(relation.table, topic), encoder)
         assert first is not None  # noqa: S101  there is always a first topic
         raise ParkedError(relation.table, first.message) if self._policy == "park" else first
+
+    def _first(self, topic: str, relation: Relation) -> tuple[TableFacts, Codec]:
+        """What the catalogue says of a table, and its codec before the registry is asked."""
+        facts = self._with_key(relation, self._facts(relation))
+        return facts, self._compile(topic, relation, facts)
 
     def _counted(self, table: str, topic: str) -> int:
         """The number of partitions of the topic, once it exists. If Kafka refuses to make it, its table is parked."""
@@ -145,8 +167,8 @@ class Versions:
         return codec, self._ids(codec)
 
     def _ids(self, codec: Codec) -> tuple[int | None, int]:
-        key_id = None if codec.key_schema is None else self._register(f"{codec.topic}-key", codec.key_schema)
-        return key_id, self._register(f"{codec.topic}-value", codec.value_schema)
+        *key, value = [self._register(*schema) for schema in _schemas(codec)]
+        return (key[0] if key else None), value
 
     def _as_registered(self, codec: Codec, facts: TableFacts, without_default: bool = False) -> TableFacts:
         """The facts with NOT NULL as the registry has it, and without it for a column that it does not have.
@@ -201,6 +223,12 @@ class Versions:
         differences = clash(self._latest(error.subject) or {}, new or {})
         hint = f"{error.hint}; or set incompatible_schema: version (topic ….v2) or park (this table waits)"
         return SettingsError(f"table {table}: {error.message}; {', '.join(differences) or 'no column differs'}", hint)
+
+
+def _schemas(codec: Codec) -> list[tuple[str, Schema]]:
+    """The schemas of a table's keys, if it has them, and of its values, each with its subject."""
+    key = [] if codec.key_schema is None else [(f"{codec.topic}-key", codec.key_schema)]
+    return [*key, (f"{codec.topic}-value", codec.value_schema)]
 
 
 def clash(old: Schema, new: Schema) -> list[str]:

@@ -269,7 +269,7 @@ def _schemas(connection: Connection, plan: Plan, wanted: list[Published], schema
         try:
             table = tables.compile(one.relation)
             if name in plan.snapshot.overrides:
-                plan_table(connection, 0, one, plan.snapshot.overrides[name], table.encoder.skipped)
+                plan_table(connection, 0, one, [], plan.snapshot.overrides[name], table.encoder.skipped)
         except OrdertapError as error:
             yield Finding("BAD", error.message, error.hint or "leave the column out of the publication, or rename it")
     try:

@@ -22,6 +22,7 @@ _SETTLES: Final = 80.0
 """Seconds within which a broker aborts the transaction of a killed capture: our transaction.timeout.ms, the broker's
 round of 10 s (transaction.abort.timed.out.transaction.cleanup.interval.ms), and some room."""
 _READING: Final = 30.0  # seconds for the position topic
+_NO_END: Final = 10.0  # seconds without the end of any further partition
 FROM_THE_BEGINNING: Final = {"auto.offset.reset": "earliest"}
 """Used with offset 0. For OFFSET_BEGINNING librdkafka would ask the broker, and wait half a second if it knows no
 leader yet."""
@@ -179,11 +180,12 @@ class Cluster:
     def ends(
         self, partitions: Iterable[TopicPartition], isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED
     ) -> dict[TopicPartition, int]:
-        """The end offset of each partition. Commit markers count too."""
+        """The end offset of each partition. Commit markers count too. UnavailableError if none comes for a while: a
+        broker may take long to make the logs of new topics."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         left = dict.fromkeys(partitions, latest)
         found: dict[TopicPartition, int] = {}
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + _NO_END
         while left:
             asked = self._admin.list_offsets(left, isolation_level=isolation, request_timeout=10)
             for partition, future in asked.items():
@@ -196,6 +198,7 @@ class Cluster:
                         raise self.failure(doing, error.args[0]) from None
                 else:
                     del left[partition]
+                    deadline = time.monotonic() + _NO_END
             if left:  # librdkafka asks with the leader epoch that it has seen last, and sees another one in a listing
                 with suppress(UnavailableError):
                     self.partitions(max(0.1, deadline - time.monotonic()))

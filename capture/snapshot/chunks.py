@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -15,22 +15,24 @@ from capture.snapshot.copying import Chunk
 from schemas.model.errors import SettingsError
 
 CHUNK_BYTES: Final = 16_000_000
+_PER_WORKER: Final = 8  # transactions, at least: no worker has much to do when the others are done
 _USUAL_WIDTH: Final = 32  # bytes of a value without fixed length, as the planner guesses (get_typavgwidth)
 _ROW_HEADER: Final = 28  # bytes, with the pointer to the row
 _PAGE_HEADER: Final = 24
 _LEAVES: Final = """
-    SELECT c.oid, n.nspname, c.relname, pg_relation_size(c.oid) / current_setting('block_size')::int,
+    SELECT tree.root, n.nspname, c.relname, pg_relation_size(c.oid) / current_setting('block_size')::int,
            coalesce(am.amname = 'heap', false), c.reltuples::bigint, c.relpages, current_setting('block_size')::int,
            (SELECT coalesce(sum(CASE WHEN t.typlen > 0 THEN t.typlen ELSE {} END), 0)::int
             FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
-           has_table_privilege(c.oid, 'SELECT')
+           has_table_privilege(c.oid, 'SELECT'),
+           has_schema_privilege(n.oid, 'USAGE') AND NOT row_security_active(c.oid)
     FROM {} JOIN pg_class c ON c.oid = tree.relid
     JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_am am ON am.oid = c.relam
     WHERE c.relkind <> 'p' ORDER BY 2, 3"""
-_TREE: Final = "(SELECT relid FROM pg_partition_tree(%s)) tree"
-_ITSELF: Final = "(SELECT %s::oid AS relid) tree"
+_TREE: Final = "(SELECT root, relid FROM unnest(%s::oid[]) root, pg_partition_tree(root)) tree"
+_ITSELF: Final = "(SELECT root, root AS relid FROM unnest(%s::oid[]) root) tree"
 
 
 class Leaf(NamedTuple):
@@ -46,6 +48,7 @@ class Leaf(NamedTuple):
     page_bytes: int
     width: int
     readable: bool
+    open: bool
 
     @property
     def rows(self) -> int | None:
@@ -56,6 +59,10 @@ class Leaf(NamedTuple):
         if self.tuples >= 0 and self.tuple_pages > 0:
             return round(self.tuples / self.tuple_pages * self.pages)
         return self.pages * ((self.page_bytes - _PAGE_HEADER) // (self.width + _ROW_HEADER))
+
+    def chunk_size(self, largest: int) -> int:
+        """About how many bytes a chunk of it has."""
+        return min(self.pages * self.page_bytes, largest) if self.heap else largest
 
 
 class TablePlan(NamedTuple):
@@ -69,33 +76,51 @@ def plan_table(
     reader: Connection,
     number: int,
     published: Published,
+    leaves: Sequence[Leaf],
     statement: str | None = None,
     skipped: frozenset[str] = frozenset(),
     chunk_bytes: int = CHUNK_BYTES,
 ) -> TablePlan:
-    """The chunks of a table at the reader's snapshot. `statement`: a SELECT to read in place of the table. `skipped`:
-    columns that no record has. SettingsError if our role may not read all of it."""
+    """The chunks of a table at the reader's snapshot. `leaves`: as measure() found them. `statement`: a SELECT to read
+    in place of the table. `skipped`: columns that no record has. SettingsError if our role may not read all of it."""
     columns = column_list(published, skipped)
     if statement is not None:
         chosen = sql.SQL("({}) chosen").format(sql.SQL(statement.strip().rstrip(";")))
         _check_columns(reader, published, chosen, skipped)
         query = sql.SQL("SELECT {} FROM {}").format(columns, chosen)
-        return TablePlan((Chunk(number, copy_out(reader, query)),), None)
-    leaves = _leaves(reader, published)
+        return TablePlan((Chunk(number, copy_out(reader, query), chunk_bytes),), None)
     guesses = [leaf.rows for leaf in leaves]
     rows = None if None in guesses else sum(guess or 0 for guess in guesses)
     if published.partitioned and not all(leaf.readable for leaf in leaves):
         # Rights on the root alone: only a query of the root reads them all.
         whole = sql.Identifier(published.relation.schema, published.relation.name)
         _check_rights(reader, published, [whole])
-        return TablePlan((Chunk(number, copy_out(reader, _select(published, columns, whole, None))),), rows)
-    _check_rights(reader, published, map(_only, leaves))
+        return TablePlan(
+            (Chunk(number, copy_out(reader, _select(published, columns, whole, None)), chunk_bytes),), rows
+        )
+    _check_rights(reader, published, [_only(leaf) for leaf in leaves if not (leaf.readable and leaf.open)])
     chunks = [
-        Chunk(number, copy_out(reader, _select(published, columns, _only(leaf), part)))
+        Chunk(number, copy_out(reader, _select(published, columns, _only(leaf), part)), leaf.chunk_size(chunk_bytes))
         for leaf in leaves
         for part in page_ranges(leaf.pages if leaf.heap else 0, max(1, chunk_bytes // leaf.page_bytes))
     ]
     return TablePlan(tuple(chunks), rows)
+
+
+def together(chunks: Sequence[Chunk], workers: int) -> Iterator[list[Chunk]]:
+    """Chunks that are copied in one Kafka transaction, in their order: those of small tables, since a transaction takes
+    longer than they do. Each of the workers gets several."""
+    most = max(1, len(chunks) // (_PER_WORKER * workers))
+    group: list[Chunk] = []
+    size = 0
+    for chunk in chunks:
+        size += chunk.size
+        if group and (size > CHUNK_BYTES or len(group) == most):
+            yield group
+            group, size = [], chunk.size
+        group.append(chunk)
+    if group:
+        yield group
 
 
 def _only(leaf: Leaf) -> sql.Composable:
@@ -135,11 +160,24 @@ def page_ranges(pages: int, size: int) -> list[tuple[int, int | None]]:
     return [*pairwise(starts), (starts[-1], None)]
 
 
-def _leaves(reader: Connection, published: Published) -> list[Leaf]:
-    tree = _TREE if published.partitioned else _ITSELF
-    with database_errors(f"measuring {published.relation.table}"), reader.cursor() as cursor:
-        cursor.execute(_LEAVES.format(_USUAL_WIDTH, tree), [published.relation.oid])
-        return [Leaf(*row[1:]) for row in cursor.fetchall()]
+def measure(reader: Connection, published: Sequence[Published]) -> dict[int, list[Leaf]]:
+    """The leaves of tables, by OID: with one query for all that have no partitions, and one for each that has. The
+    latter locks the partitions, so together with other tables it could be in a deadlock with a schema change."""
+    found: dict[int, list[Leaf]] = {one.relation.oid: [] for one in published}
+    plain = [one for one in published if not one.partitioned]
+    _measure(reader, _ITSELF, plain, found)
+    for one in published:
+        if one.partitioned:
+            _measure(reader, _TREE, [one], found)
+    return found
+
+
+def _measure(reader: Connection, tree: str, published: Sequence[Published], found: dict[int, list[Leaf]]) -> None:
+    what = published[0].relation.table if len(published) == 1 else f"{len(published)} tables"
+    with database_errors(f"measuring {what}"), reader.cursor() as cursor:
+        cursor.execute(_LEAVES.format(_USUAL_WIDTH, tree), [[one.relation.oid for one in published]])
+        for root, *leaf in cursor.fetchall():
+            found[root].append(Leaf(*leaf))
 
 
 def _select(

@@ -39,11 +39,22 @@ class Blueprint(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """A part of a table: the table's number, the COPY statement for the part, and the marks of its rows."""
+    """A part of a table: the table's number, the COPY statement for the part, about how many bytes it has, and the
+    marks of its rows."""
 
     table: int
     statement: str
+    size: int
     marks: Marks = NO_MARKS
+
+
+class CopiedChunk(NamedTuple):
+    """What came of a chunk: its rows, and notes on values (column, what). `refused`: the column with a value
+    that was not UTF-8; the rows after it were not copied."""
+
+    rows: int
+    notes: frozenset[tuple[str, str]] = frozenset()
+    refused: str | None = None
 
 
 class Copied(NamedTuple):
@@ -56,7 +67,7 @@ class Copied(NamedTuple):
 
 
 class Copier:
-    """Reads chunks at the exported snapshot, each in Kafka transactions of its own."""
+    """Reads chunks at the exported snapshot, some together in a Kafka transaction."""
 
     def __init__(
         self,
@@ -74,19 +85,27 @@ class Copier:
         self._copied = copied
         self._pause = pause
         self._blueprints = blueprints
-        self._encoders = [blueprint.encoder() for blueprint in blueprints]
         self._headers: Headers = [
             (STAMP_HEADER, stamp_header(copied.stamp)),
             (TRANSACTION_HEADER, snapshot_header(copied.snapshot)),
         ]
-        self.notes: set[tuple[str, str, str]] = set()
-        """Notes on values in the last chunk: (table, column, what)."""
-        self.refused: str | None = None
-        """The column with a value in the last chunk that was not UTF-8. The rest of that chunk was not copied."""
 
-    def copy(self, chunk: Chunk) -> int:
-        """Copies one chunk. All of it is durable when this returns its number of rows."""
-        blueprint, encoder = self._blueprints[chunk.table], self._encoders[chunk.table]
+    def copy(self, chunks: Sequence[Chunk]) -> list[CopiedChunk]:
+        """Copies chunks in one Kafka transaction, or several if it takes long. All of them are durable when this
+        returns."""
+        self._producer.begin_transaction()
+        outcomes = []
+        with _InTime(self._renew, min(_TRANSACTION_SECONDS, self._producer.open_seconds / 3)) as in_time:
+            for chunk in chunks:
+                outcomes.append(self._read(chunk, in_time))
+                self._pause()
+        self._producer.commit(self._timeout)
+        return outcomes
+
+    def _read(self, chunk: Chunk, in_time: _InTime) -> CopiedChunk:
+        """Reads one chunk, and queues its records."""
+        blueprint = self._blueprints[chunk.table]
+        encoder = blueprint.encoder()
         now_ns, lsn = time.time_ns(), int(self._copied.stamp.commit_lsn)
 
         def frame(mark: Mark) -> Frame:
@@ -96,22 +115,17 @@ class Copier:
         careful, outlet = _careful(encoder, blueprint.table), self._outlet(blueprint, encoder)
         writer = line_writer(encoder.codec.layout, frame("true"), careful, outlet)
         marked = MarkedLines(writer, *(frame(mark).after_row for mark in ("true", *chunk.marks, chunk.marks.only)))
-        write = writer.write if chunk.marks == NO_MARKS else marked.write
-        self._producer.begin_transaction()
+        write = in_time.within(writer.write if chunk.marks == NO_MARKS else marked.write)
+        lines = _Utf8Lines(encoder, write) if any_bytes(self._reader) else None
         with (
             database_errors(f"copying {blueprint.table}"),
             self._producer.errors(f"writing to topic {blueprint.topic}"),
             self._reader.cursor() as cursor,
-            _InTime(write, self._renew, min(_TRANSACTION_SECONDS, self._producer.open_seconds / 3)) as in_time,
         ):
-            lines = _Utf8Lines(encoder, in_time.write) if any_bytes(self._reader) else None
-            cursor.copy_expert(chunk.statement, SimpleNamespace(write=lines.write if lines else in_time.write))
-            marked.finish()
-        self._producer.commit(self._timeout)
-        self.refused = lines.refused if lines else None
-        self.notes = {(blueprint.table, *note) for note in encoder.notes}
-        encoder.notes.clear()
-        return writer.rows()
+            cursor.copy_expert(chunk.statement, SimpleNamespace(write=lines.write if lines else write))
+            with in_time.lock:
+                marked.finish()
+        return CopiedChunk(writer.rows(), frozenset(encoder.notes), lines.refused if lines else None)
 
     def _outlet(self, blueprint: Blueprint, encoder: Encoder) -> Outlet:
         produce: Callable[..., object] = self._producer.produce_one
@@ -128,12 +142,12 @@ class Copier:
 
 
 class _InTime:
-    """Passes lines of COPY on, and calls `renew` every so many seconds between two lines, also while the database takes
-    long over the next one: the broker gives up a transaction that stays open."""
+    """Calls `renew` every so many seconds between two lines of COPY, also while the database takes long over the next
+    one: the broker gives up a transaction that stays open."""
 
-    def __init__(self, write: Callable[[bytes], None], renew: Callable[[], None], seconds: float) -> None:
-        self._write, self._renew, self._seconds = write, renew, seconds
-        self._lock = threading.Lock()
+    def __init__(self, renew: Callable[[], None], seconds: float) -> None:
+        self._renew, self._seconds = renew, seconds
+        self.lock = threading.Lock()
         self._ended = threading.Event()
         self._failure: OrdertapError | None = None
         self._thread = threading.Thread(target=self._run, name="renewing transactions", daemon=True)
@@ -148,16 +162,21 @@ class _InTime:
         if self._failure is not None and kind is None:
             raise self._failure
 
-    def write(self, line: bytes) -> None:
-        """What `renew` raised in the meantime is raised here."""
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            self._write(line)
+    def within(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """`write`, but not while it renews. What `renew` raised in the meantime is raised there."""
+        lock = self.lock
+
+        def written(line: bytes) -> None:
+            with lock:
+                if self._failure is not None:
+                    raise self._failure
+                write(line)
+
+        return written
 
     def _run(self) -> None:
         while not self._ended.wait(self._seconds):
-            with self._lock:
+            with self.lock:
                 try:
                     self._renew()
                 except OrdertapError as error:

@@ -12,6 +12,7 @@ from schemas.model.change import Cells
 from schemas.types import encoders
 from schemas.types.kind import STRING_CODE
 from schemas.writing.layout import RowLayout
+from schemas.writing.rowcode import compiled
 
 _ESCAPES: Final = {
     ord("b"): b"\b", ord("f"): b"\f", ord("n"): b"\n", ord("r"): b"\r", ord("t"): b"\t", ord("v"): b"\v",
@@ -96,7 +97,7 @@ def line_writer(layout: RowLayout, frame: Frame, careful: Careful, outlet: Outle
         return careful(parse_copy_line(line[:-1]) if layout.columns else ())
 
     space |= {"join": b"".join, "careful_line": careful_line}
-    exec(compile(_source(layout, frame.key is not None), "<copy>", "exec"), space)  # noqa: S102  our own templates
+    exec(compiled(_source(layout, frame.key is not None), "<copy>"), space)  # noqa: S102  our own templates
     return LineWriter(space["write"], space["written"], space["ends_with"])
 
 

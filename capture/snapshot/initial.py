@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from capture.changes.any_bytes import not_utf8
+from capture.changes.notes import tell_of
 from capture.changes.own_records import OwnRecords
 from capture.changes.tables import Table, Tables
 from capture.kafka.cluster import Cluster
@@ -26,7 +27,7 @@ from capture.position import InitialSnapshot, Position
 from capture.postgres.catalogue import Published, extent, published_tables
 from capture.postgres.replication import Connection, Replication, Server, database_errors, drop_slot
 from capture.selection import any_matches, unmatched
-from capture.snapshot.chunks import TablePlan, plan_table
+from capture.snapshot.chunks import TablePlan, measure, plan_table, together
 from capture.snapshot.copying import Blueprint, Copied
 from capture.snapshot.locks import Locks, hold, locks_of, storage_at
 from capture.snapshot.marks import marks
@@ -50,7 +51,8 @@ class StoppedError(Exception):
 
 class Source(NamedTuple):
     """Where the snapshot reads, and where its processes write; their transactional ids begin with this one. `selected`:
-    whether the settings include a table (schema.table) of the publication."""
+    whether the settings include a table (schema.table) of the publication. `writes` is called before the first
+    record."""
 
     server: Server
     replication: Replication
@@ -59,6 +61,7 @@ class Source(NamedTuple):
     cluster: Cluster
     transactional_id: str
     selected: Callable[[str], bool]
+    writes: Callable[[], object]
 
 
 class _Part(NamedTuple):
@@ -94,7 +97,11 @@ def take_snapshot(
     if position.snapshot is not None:
         fence(source.cluster, source.transactional_id, position.snapshot.workers)
     with closing(source.server.connect()) as holder:
-        compiled = [(one, table) for one in published if (table := tables.relation(one.relation)) is not None]
+        compiled: list[tuple[Published, Table]] = []
+        for one in published:
+            stop()
+            if (table := tables.relation(one.relation)) is not None:
+                compiled.append((one, table))
         expected = _parts(holder, compiled, options)  # says what cannot be read before a slot is made
         ids = _worker_ids(source.transactional_id, options.threads, expected)
         position = position._replace(parked=tuple(sorted(tables.parked)))
@@ -111,6 +118,7 @@ def take_snapshot(
         try:
             with OwnProcess(setups[0]) if len(setups) == 1 else Workers(setups) as workers:
                 workers.await_ready(stop)
+                source.writes()
                 run.begin()
                 run.copy(workers, origin, stop)
         except BaseException:  # readers would wait for what the workers left open; the next start does it at the latest
@@ -154,11 +162,13 @@ def _given_up(position: Position) -> tuple[commits.SnapshotState, ...]:
 
 def _parts(reader: Connection, compiled: Sequence[tuple[Published, Table]], options: SnapshotOptions) -> list[_Part]:
     parts: list[_Part] = []
+    leaves = measure(reader, [one for one, _ in compiled])
     for one, table in compiled:
         encoder = table.encoder
         text_of = encoder.text_of if isinstance(encoder, JsonEncoder) else None
         blueprint = Blueprint(table.name, table.topic, encoder.codec.again, *encoder.schema_ids, text_of)
-        plan = plan_table(reader, len(parts), one, options.overrides.get(table.name), encoder.skipped)
+        select, skipped = options.overrides.get(table.name), encoder.skipped
+        plan = plan_table(reader, len(parts), one, leaves[one.relation.oid], select, skipped)
         parts.append(_Part(table.name, blueprint, plan))
     return parts
 
@@ -236,6 +246,7 @@ class _Run:
         assert position.snapshot is not None  # noqa: S101  the caller's condition
         self._parts = parts
         self._names = [part.name for part in parts]
+        self._read = list(self._names)  # without those that were parked on the way
         self._tables = tables
         self._done: dict[str, int] = {}  # rows of tables that are not noted yet
         self._noted = 0.0
@@ -259,6 +270,7 @@ class _Run:
         chunks = [chunk for part in self._parts for chunk in part.plan.chunks]
         marked = marks([chunk.table for chunk in chunks], workers.in_order)
         chunks = [chunk._replace(marks=one) for chunk, one in zip(chunks, marked, strict=True)]
+        groups = list(together(chunks, self._state.workers))
         copied = Copied(self._state.id, self._stamp, time.time_ns() // 1000, origin)
 
         def pause() -> None:
@@ -269,32 +281,31 @@ class _Run:
             for number in [number for number, count in left.items() if not count]:
                 self._table_done(number)
             blueprints = [part.blueprint for part in self._parts]
-            for chunk, rows, refused in workers.copy(blueprints, copied, chunks, pause):
+            for chunk, outcome in workers.copy(blueprints, copied, groups, pause):
                 left[chunk.table] -= 1
-                if refused is not None:
-                    self._park(self._names[chunk.table], refused)
+                name = self._names[chunk.table]
+                tell_of(name, outcome.notes)
+                if outcome.refused is not None:
+                    self._park(name, outcome.refused)
                 part = 1 - left[chunk.table] / len(self._parts[chunk.table].plan.chunks)
-                self._progress.copied(self._names[chunk.table], rows, part)
-                if not left[chunk.table] and self._names[chunk.table] not in self._tables.parked:
+                self._progress.copied(name, outcome.rows, part)
+                if not left[chunk.table] and name not in self._tables.parked:
                     self._table_done(chunk.table)
         self._note_done(at_once=True)
 
     def complete(self) -> Position:
         """Announces the end. Returns the position to stream from."""
         self._check_lock()
-        rows = {name: rows for name, rows in self._progress.rows.items() if name in self._read}
+        rows = {name: self._progress.rows[name] for name in self._read}
         self._state = self._state._replace(state="completed", tables_done={}, workers=0)
         self._write(self._notice(records.COMPLETED, rows=rows), states=self._told("completed", rows))
         log.info("snapshot completed", snapshot=self._state.id, **self._progress.figures())
         return self._position
 
-    @property
-    def _read(self) -> list[str]:
-        return [name for name in self._names if name not in self._tables.parked]
-
     def _park(self, name: str, column: str) -> None:
         """Parks a table; the others go on. Its rows so far are in Kafka, and the snapshot does not vouch for them."""
         if name not in self._tables.parked:
+            self._read.remove(name)
             self._tables.park(not_utf8(name, column))
         self._position = self._position._replace(parked=tuple(sorted(self._tables.parked)))
 

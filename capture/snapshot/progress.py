@@ -31,6 +31,11 @@ class Progress:
         """`expected`: all tables."""
         self._expected = dict(expected)
         self._rows = dict.fromkeys(expected, 0)
+        self._copied = 0
+        self._left = dict(expected)
+        # Sums, because adding up thousands of tables for each of them takes long.
+        self._unknown = sum(rows is None for rows in expected.values())
+        self._known = sum(rows or 0 for rows in expected.values())
         self._done: set[str] = set()
         self._began = self._said = time.monotonic()
         self._bar: Bar | None = None
@@ -60,8 +65,11 @@ class Progress:
         """Notes rows of a table that are durable. `part`: how much of the table is done, which is better than the
         estimate (0: unknown)."""
         self._rows[table] += rows
+        self._copied += rows
         if part and self._rows[table]:
             self._expected[table] = round(self._rows[table] / part)
+        expected = self._expected[table]
+        self._leave(table, None if expected is None else max(0, expected - self._rows[table]))
         SNAPSHOT_ROWS.labels(table).inc(rows)
         self._publish()
         if self._bar is None and time.monotonic() - self._said > _SAY_EVERY:
@@ -71,29 +79,29 @@ class Progress:
     def table_done(self, table: str) -> None:
         """Notes that all of a table is durable."""
         self._done.add(table)
+        self._leave(table, 0)
         self._publish()
         log.info("table copied", table=table, rows=self._rows[table])
 
     def figures(self) -> dict[str, int | str]:
         """Rows so far, rows per second, and what remains."""
-        rows = sum(self._rows.values())
         left = self.rows_left()
         return {
-            "rows": rows,
-            "rows_per_second": round(rows / max(0.001, time.monotonic() - self._began)),
+            "rows": self._copied,
+            "rows_per_second": round(self._copied / max(0.001, time.monotonic() - self._began)),
             "rows_left": "unknown" if left is None else left,
             "tables_left": len(self._expected) - len(self._done),
         }
 
     def rows_left(self) -> int | None:
         """About how many rows are still to come; None if that is unknown for an unfinished table."""
-        left = 0
-        for table in self._expected.keys() - self._done:
-            expected = self._expected[table]
-            if expected is None:
-                return None
-            left += max(0, expected - self._rows[table])
-        return left
+        return None if self._unknown else self._known
+
+    def _leave(self, table: str, rows: int | None) -> None:
+        """Notes how many rows of a table are still to come."""
+        before, self._left[table] = self._left[table], rows
+        self._unknown += (rows is None) - (before is None)
+        self._known += (rows or 0) - (before or 0)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -102,7 +110,7 @@ class Progress:
 
     def _told(self) -> str:
         """What a person wants to know, as far as it is known."""
-        rows, passed, left = sum(self._rows.values()), time.monotonic() - self._began, self.rows_left()
+        rows, passed, left = self._copied, time.monotonic() - self._began, self.rows_left()
         told = [f"{len(self._done)} of {len(self._expected)} tables", f"{rows:,} rows"]
         if rows and passed > 0:
             told.append(f"{rows / passed:,.0f} rows/s")
@@ -111,14 +119,14 @@ class Progress:
 
     def _total(self) -> int | None:
         left = self.rows_left()
-        return None if left is None else sum(self._rows.values()) + left
+        return None if left is None else self._copied + left
 
     def _publish(self) -> None:
         left = self.rows_left()
         SNAPSHOT_ROWS_LEFT.set(-1 if left is None else left)
         SNAPSHOT_TABLES_LEFT.set(len(self._expected) - len(self._done))
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=sum(self._rows.values()), total=self._total(), told=self._told())
+            self._bar.update(self._task, completed=self._copied, total=self._total(), told=self._told())
 
 
 class _Above(io.TextIOBase):

@@ -21,7 +21,7 @@ from schemas.model.errors import OrdertapError
 
 
 def work(connection: Connection, inbox: SimpleQueue[Any]) -> None:
-    """Takes a Setup, a Begin, then chunks. Answers Ready, then Done or Failed. Ends when nobody takes its answers."""
+    """Takes a Setup, a Begin, then groups of chunks. Answers Ready, then Done or Failed. Ends when nobody listens."""
     with suppress(ConnectionError):  # the parent was killed
         try:
             _copy(connection, inbox)
@@ -37,8 +37,8 @@ def _copy(connection: Connection, inbox: SimpleQueue[Any]) -> None:
     begin: Begin = inbox.get()
     copier = Copier(reader, producer, setup.timeout, begin.blueprints, begin.copied, lambda: None)
     while True:
-        number, chunk = inbox.get()
-        connection.send(Done(number, copier.copy(chunk), tuple(copier.notes), copier.refused))
+        number, chunks = inbox.get()
+        connection.send(Done(number, copier.copy(chunks)))
 
 
 def _listen(connection: Connection, inbox: SimpleQueue[Any]) -> None:

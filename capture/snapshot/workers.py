@@ -11,11 +11,10 @@ from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
 from typing import Any, Final, NamedTuple
 
-from capture.changes.notes import tell_of
 from capture.kafka.cluster import Cluster
 from capture.kafka.producer import TransactionalProducer
 from capture.postgres.replication import Connection, Server
-from capture.snapshot.copying import Blueprint, Chunk, Copied, Copier
+from capture.snapshot.copying import Blueprint, Chunk, Copied, CopiedChunk, Copier
 from capture.snapshot.locks import Locks, reader_at
 from schemas.model.errors import OrdertapError, UnavailableError
 
@@ -58,13 +57,10 @@ class Begin(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A chunk (its number) is durable in Kafka, with this many rows and notes (table, column, what). `refused`: the
-    column with a value that was not UTF-8; the rows after it are missing."""
+    """A group of chunks (its number) is durable in Kafka; what came of each."""
 
     number: int
-    rows: int
-    notes: tuple[tuple[str, str, str], ...] = ()
-    refused: str | None = None
+    outcomes: list[CopiedChunk]
 
 
 class Failed(NamedTuple):
@@ -147,15 +143,17 @@ class OwnProcess:
         stopping()
 
     def copy(
-        self, blueprints: Sequence[Blueprint], copied: Copied, chunks: Sequence[Chunk], stopping: Callable[[], object]
-    ) -> Iterator[tuple[Chunk, int, str | None]]:
+        self,
+        blueprints: Sequence[Blueprint],
+        copied: Copied,
+        groups: Sequence[Sequence[Chunk]],
+        stopping: Callable[[], object],
+    ) -> Iterator[tuple[Chunk, CopiedChunk]]:
         """See Workers."""
         assert self._reader is not None  # noqa: S101  await_ready() came before
         copier = Copier(self._reader, self._producer, self._setup.timeout, blueprints, copied, stopping)
-        for chunk in chunks:
-            yield chunk, copier.copy(chunk), copier.refused
-            for table, column, what in copier.notes:
-                tell_of(table, [(column, what)])
+        for group in groups:
+            yield from zip(group, copier.copy(group), strict=True)
             stopping()
 
 
@@ -191,17 +189,21 @@ class Workers:
                 raise UnavailableError(f"snapshot worker {waiting[0].name} does not start", "check the broker")
 
     def copy(
-        self, blueprints: Sequence[Blueprint], copied: Copied, chunks: Sequence[Chunk], stopping: Callable[[], object]
-    ) -> Iterator[tuple[Chunk, int, str | None]]:
-        """Copies all chunks. Yields each once it is durable, with its rows and what was refused (see Done). Raises
-        errors of any worker."""
-        numbers = iter(range(len(chunks)))
+        self,
+        blueprints: Sequence[Blueprint],
+        copied: Copied,
+        groups: Sequence[Sequence[Chunk]],
+        stopping: Callable[[], object],
+    ) -> Iterator[tuple[Chunk, CopiedChunk]]:
+        """Copies all chunks, each group in one Kafka transaction. Yields each once it is durable. Raises errors of any
+        worker."""
+        numbers = iter(range(len(groups)))
         busy: list[_Worker] = []
 
         def give(worker: _Worker) -> None:
             number = next(numbers, None)
             if number is not None:
-                worker.send((number, chunks[number]))
+                worker.send((number, groups[number]))
                 busy.append(worker)
 
         for worker in self._workers:
@@ -212,9 +214,7 @@ class Workers:
                 done: Done = worker.receive()
                 busy.remove(worker)
                 give(worker)
-                for table, column, what in done.notes:
-                    tell_of(table, [(column, what)])
-                yield chunks[done.number], done.rows, done.refused
+                yield from zip(groups[done.number], done.outcomes, strict=True)
             stopping()
 
     @staticmethod

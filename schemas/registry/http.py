@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ _FILES = "check that ssl.ca.location, ssl.certificate.location and ssl.key.locat
 # The caller tries again by its own rule, and must not be kept from PostgreSQL's keepalives for long.
 _PATIENCE = {"timeout": 10, "max.retries": 1}
 _NUMBERS = ("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms")
+_AT_ONCE = 8  # requests
 _NOT_FOUND = (40402, 40403)
 _INCOMPATIBLE = 409
 _REFUSED = (401, 403)
@@ -65,6 +67,16 @@ class HttpRegistry:
                 known = int(self._client.register_schema(subject, RegisteredSchema(text, "AVRO")))
             self._ids[subject, text] = known
         return known
+
+    def register_all(self, schemas: Sequence[tuple[str, Schema]]) -> None:
+        """See Registry. Asks for several at once."""
+
+        def register(pair: tuple[str, Schema]) -> None:
+            with suppress(IncompatibleError):
+                self.register(*pair)
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(register, schemas))  # raises the first error
 
     def schema(self, schema_id: int) -> Schema:
         """See Registry."""

@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -39,6 +39,11 @@ class Registry(Protocol):
 
     def register(self, subject: str, schema: Schema) -> int:
         """Id of the schema, registered under the subject if it is not yet."""
+        ...
+
+    def register_all(self, schemas: Sequence[tuple[str, Schema]]) -> None:
+        """Registers many (subject, schema) together, which takes less time than one by one. What is refused is left to
+        register()."""
         ...
 
     def schema(self, schema_id: int) -> Schema:
@@ -99,17 +104,21 @@ class FolderRegistry:
 
     def register(self, subject: str, schema: Schema) -> int:
         """See Registry. Every schema is compatible here."""
-        text = canonical(schema)
-        known = self._ids.get((subject, text))
-        if known is None:
-            try:
-                with self._lock():
-                    known = self._find(text) or self._add(text)
-                    self._list_under(subject, known)
-            except OSError as error:
-                raise self._unusable(error) from None
-            self._ids[subject, text] = known
-        return known
+        self.register_all([(subject, schema)])
+        return self._ids[subject, canonical(schema)]
+
+    def register_all(self, schemas: Sequence[tuple[str, Schema]]) -> None:
+        """See Registry. Every schema is compatible here."""
+        wanted = dict.fromkeys((subject, canonical(schema)) for subject, schema in schemas)
+        new = [each for each in wanted if each not in self._ids]
+        if not new:
+            return
+        try:
+            with self._lock():
+                self._look()
+                self._ids |= self._add(new)
+        except OSError as error:
+            raise self._unusable(error) from None
 
     def schema(self, schema_id: int) -> Schema:
         """See Registry."""
@@ -128,9 +137,7 @@ class FolderRegistry:
     def latest(self, subject: str) -> Schema | None:
         """See Registry."""
         try:
-            listed = (self._folder / "subjects" / subject.replace("/", "%2F")).read_text("utf-8").split()
-        except FileNotFoundError:
-            return None
+            listed = self._listed(subject)
         except OSError as error:
             raise self._unusable(error) from None
         return self.schema(int(listed[-1])) if listed else None
@@ -152,50 +159,68 @@ class FolderRegistry:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _find(self, text: str) -> int | None:
-        """Finds a schema's id; the caller holds the lock. Files never change, so each is read once, all of them at
+    def _look(self) -> None:
+        """Notes new schemas; the caller holds the lock. Files never change, so each is read once, all of them at
         first."""
         ids = [] if self._last else sorted(int(path.stem) for path in self._folder.glob("*.json"))
         for schema_id in ids:
             self._note(schema_id)
         while (self._folder / f"{self._last + 1}.json").exists():
             self._note(self._last + 1)
-        return self._known.get(_hash(text))
 
     def _note(self, schema_id: int) -> None:
         text = (self._folder / f"{schema_id}.json").read_text("utf-8")
         self._known.setdefault(_hash(text), schema_id)
         self._last = schema_id
 
-    def _add(self, text: str) -> int:
-        """Adds a schema that was just looked for."""
-        self._write(self._folder / f"{self._last + 1}.json", text)
-        self._note(self._last + 1)
-        return self._last
+    def _add(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """Adds (subject, text) to what _look() found. Returns their ids."""
+        texts = dict.fromkeys(text for _, text in wanted if _hash(text) not in self._known)
+        self._write(self._folder, {f"{number}.json": text for number, text in enumerate(texts, self._last + 1)})
+        self._look()
+        ids = {(subject, text): self._known[_hash(text)] for subject, text in wanted}
+        lists: dict[str, list[str]] = {}
+        for (subject, _), schema_id in ids.items():
+            listed = lists.get(_file_of(subject)) or self._listed(subject)
+            if str(schema_id) not in listed:
+                lists[_file_of(subject)] = [*listed, str(schema_id)]
+        self._write(self._folder / "subjects", {name: "\n".join(listed) + "\n" for name, listed in lists.items()})
+        return ids
 
-    def _list_under(self, subject: str, schema_id: int) -> None:
-        path = self._folder / "subjects" / subject.replace("/", "%2F")
-        listed = path.read_text("utf-8").split() if path.exists() else []
-        if str(schema_id) not in listed:
-            self._write(path, "\n".join([*listed, str(schema_id)]) + "\n")
-
-    def _write(self, path: Path, text: str) -> None:
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        # Records that name this id outlive a power cut, so its name must, too.
-        folder = os.open(path.parent, os.O_RDONLY)
+    def _listed(self, subject: str) -> list[str]:
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            return (self._folder / "subjects" / _file_of(subject)).read_text("utf-8").split()
+        except FileNotFoundError:
+            return []
+
+    def _write(self, folder: Path, texts: Mapping[str, str]) -> None:
+        """Writes files. They appear whole, and are durable on return: records that name these ids outlive a power
+        cut."""
+        asides = {name: folder / f".{name}.{os.getpid()}" for name in texts}
+        for name, aside in asides.items():
+            aside.write_text(texts[name], "utf-8")
+        for aside in asides.values():
+            _sync(aside)
+        for name, aside in asides.items():
+            aside.replace(folder / name)
+        if asides:
+            _sync(folder)
 
     def _unusable(self, error: OSError) -> UnavailableError:
         reason = error.strerror or str(error)
         return UnavailableError(f"schema registry folder {self._folder}: {reason}", "make it writable for this user")
+
+
+def _file_of(subject: str) -> str:
+    return subject.replace("/", "%2F")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _hash(text: str) -> bytes:

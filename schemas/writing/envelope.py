@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -30,8 +31,13 @@ class Field:
 
 def static_schema(name: str) -> Schema:
     """A fresh copy of `avsc/<name>.avsc`, a schema that no table shapes."""
-    schema: Schema = json.loads(files("schemas").joinpath("avsc", f"{name}.avsc").read_text("utf-8"))
+    schema: Schema = json.loads(_static_text(name))
     return schema
+
+
+@cache
+def _static_text(name: str) -> str:
+    return files("schemas").joinpath("avsc", f"{name}.avsc").read_text("utf-8")
 
 
 def adjust_name(name: str) -> str:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import lru_cache
+from types import CodeType
 from typing import Any, Final, NamedTuple
 
 from schemas.model.change import Cells
@@ -45,9 +47,15 @@ class RowCode(NamedTuple):
         source = _record_source(self.columns, None if key_head is None else self.key_indexes)
         space = {**self.space, "KEY": key_head, "VALUE": value_head, "TABLE": table, "COUNT": len(self.columns)}
         space |= {"count": struct.Struct(">H").unpack_from, "cell": struct.Struct(">BI").unpack_from}
-        exec(compile(source, "<record>", "exec"), space)  # noqa: S102  made of our own templates and numbers, no names
+        exec(compiled(source, "<record>"), space)  # noqa: S102  made of our own templates and numbers, no names
         made: RecordEncoder = space["record"]
         return made
+
+
+@lru_cache(256)
+def compiled(source: str, name: str) -> CodeType:
+    """Generated code, compiled. Tables of one shape, such as those of a shop's tenants, share it."""
+    return compile(source, name, "exec")
 
 
 def generate(layout: RowLayout) -> RowCode:
@@ -65,7 +73,7 @@ def generate(layout: RowLayout) -> RowCode:
         + "".join(f"    c{index} = cells[{index}]\n" for index in layout.key)
         + f"    return {_joined([expressions[index] for index in layout.key])}\n"
     )
-    exec(compile(source, "<row>", "exec"), space)  # noqa: S102
+    exec(compiled(source, "<row>"), space)  # noqa: S102
     return RowCode(source, space["row"], space["key"], space, layout.columns, layout.key)
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from capture.postgres.catalogue import published_tables
 from capture.selection import patterns
-from capture.snapshot.chunks import plan_table
+from capture.snapshot.chunks import measure, plan_table
 from capture.snapshot.initial import cost
 from capture.snapshot.modes import SnapshotOptions
 from deploy.embedded import Kafka, Postgres
@@ -151,7 +151,9 @@ def test_rows_are_guessed_of_tables_that_were_never_analysed(
         )
         cursor.execute("ANALYZE grown; INSERT INTO grown SELECT n, repeat('x', 200) FROM generate_series(2001, 6000) n")
         published = published_tables(connection, "tap")
-        rows = {one.relation.name: plan_table(connection, 0, one).rows for one in published}
+        leaves = measure(connection, published)
+        plans = {one.relation.name: plan_table(connection, 0, one, leaves[one.relation.oid]) for one in published}
+    rows = {name: plan.rows for name, plan in plans.items()}
     assert rows["empty"] == 0
     wanted = {"new": 20_000, "grown": 6_000, "parts": 9_999}
     assert {name: rows[name] for name in wanted} == pytest.approx(wanted, rel=0.2)

@@ -3,11 +3,16 @@ nothing."""
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from deploy.embedded import Kafka, Postgres
@@ -53,3 +58,33 @@ def test_a_start_that_waits_for_a_silent_part_ends_soon(
             began = time.monotonic()
             assert program.stop() == 0
             assert time.monotonic() - began < 2.0
+
+
+def _until(met: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_snapshot_that_waits_for_its_locks_ends_soon(postgres: Postgres, kafka: Kafka, tmp_path: Path) -> None:
+    dsn = postgres.create_database("stopping_locks")
+    postgres.psql("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (id int)", "stopping_locks")
+    postgres.psql("CREATE PUBLICATION stopping FOR TABLE t", "stopping_locks")
+    named = settings(postgres, kafka, "stopping_locks", tmp_path)
+    named |= {"snapshot_mode": "initial", "snapshot_lock_timeout_ms": 60_000, "topic_prefix": "stopping_locks"}
+    options = ("-X", "fault=halt-SLOT:1")  # the slot itself would wait for the lock's transaction
+    config = write_settings(tmp_path / "capture.yaml", capture=named)
+    program = Program("tests.faults.broken", config, tmp_path / "log", options)
+    with closing(psycopg2.connect(dsn)) as change, closing(psycopg2.connect(dsn)) as asking, asking.cursor() as answer:
+        asking.autocommit = True
+        program.start()
+        _until(lambda: Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        change.cursor().execute("LOCK TABLE t")
+        os.kill(program.pid, signal.SIGCONT)
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 't'::regclass"
+        _until(lambda: answer.execute(waits) or answer.fetchone() == (1,))
+        began = time.monotonic()
+        assert program.stop() == 0
+        assert time.monotonic() - began < 2.0
+    postgres.psql("SELECT pg_drop_replication_slot('stopping')", "stopping_locks")

@@ -143,6 +143,28 @@ def test_a_table_that_was_published_later_begins_with_its_first_change(
     assert "public.log" not in said
 
 
+def test_tables_compiled_ahead_are_those_that_are_bound_later_until_they_are_forgotten() -> None:
+    asked: list[str] = []
+
+    def facts(relation: Relation) -> TableFacts:
+        asked.append(relation.table)
+        return FACTS if relation is KEYED else TableFacts((), {})
+
+    registered = Registered()
+    versions = Versions(TOPIC_OF, frozenset(), facts, registered.register, lambda _: None, lambda _: 3)
+    tables = Tables(Selection(), True, versions, ["public.parked"])
+    parked = replace(KEYLESS, oid=9, name="parked")
+    schemas = tables.ahead([KEYED, KEYLESS, parked])
+    subjects = ["shop.public.orders-key", "shop.public.orders-value", "shop.public.log-value"]
+    assert [subject for subject, _ in schemas] == subjects
+    assert registered == []
+    assert table(tables, KEYED).encoder.codec.value_schema is schemas[1][1]
+    assert (registered, asked) == (subjects[:2], ["public.orders", "public.log"])
+    tables.forget()
+    assert table(tables, KEYLESS).encoder.codec.value_schema == schemas[2][1]
+    assert (registered, asked) == (subjects, ["public.orders", "public.log", "public.log"])
+
+
 RETYPED = replace(KEYED, columns=(KEYED.columns[0], Column("note", 23, -1, False)))
 
 

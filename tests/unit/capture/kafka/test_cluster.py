@@ -1,14 +1,19 @@
-"""Why Kafka is not reached, in librdkafka's words, which come beside the error of the call."""
+"""Why Kafka is not reached, in librdkafka's words, which come beside the error of the call; how long it is waited
+for."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from capture.kafka import broker
+from capture.kafka import broker, cluster
 from capture.kafka.cluster import Cluster
 from capture.kafka.producer import TransactionalProducer
 from schemas.model.errors import UnavailableError
@@ -76,3 +81,33 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
     said(lambda: broker.brokers(cluster), "describing the cluster: ", " Connection refused")
     with pytest.raises(UnavailableError, match=r"starting the transactional producer: .* Connection refused"):
         TransactionalProducer(cluster, "ordertap-nobody", timeout=2.0)
+
+
+@pytest.mark.parametrize("made", [12, 3])
+def test_the_ends_of_new_topics_are_awaited_for_as_long_as_their_logs_come(
+    made: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker makes the log of one topic in six seconds, up to this many."""
+    every = [TopicPartition("t", number) for number in range(12)]
+    clock = SimpleNamespace(now=0.0)
+
+    def list_offsets(left: Iterable[TopicPartition], **_: Any) -> dict[TopicPartition, Future[SimpleNamespace]]:
+        clock.now += 6
+        answers = {partition: Future[SimpleNamespace]() for partition in left}
+        for partition, answer in answers.items():
+            if partition.partition < min(made, clock.now // 6):
+                answer.set_result(SimpleNamespace(offset=partition.partition))
+            else:
+                answer.set_exception(KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE)))
+        return answers
+
+    monkeypatch.setattr(cluster, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=lambda _: None))
+    asked = Cluster("127.0.0.1:9", {})
+    monkeypatch.setattr(asked, "_admin", SimpleNamespace(list_offsets=list_offsets, poll=lambda _: 0))
+    monkeypatch.setattr(asked, "partitions", lambda _: {})
+    if made == len(every):
+        assert asked.ends(every) == {partition: partition.partition for partition in every}
+    else:
+        with pytest.raises(UnavailableError, match="reading the end of t"):
+            asked.ends(every)
+        assert clock.now == 6 * made + 12

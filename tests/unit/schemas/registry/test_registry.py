@@ -1,6 +1,7 @@
 """Both registries: ids are stable, nothing is asked twice, and each failure says what to do."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -39,6 +40,40 @@ def test_what_is_known_is_not_read_again(tmp_path: Path) -> None:
     (tmp_path / f"{a}.json").unlink()
     assert registry.schema(a) == A
     assert registry.register("t", A) == a
+
+
+def test_many_in_a_folder_are_durable_at_once_and_the_same_as_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file has its name only when its content is on the disk, and a subject names no schema that is not."""
+    done: list[str] = []
+    replaced, synced = Path.replace, os.fsync
+
+    def replace(aside: Path, path: Path) -> Path:
+        done.append(f"name {path.relative_to(tmp_path)}")
+        return replaced(aside, path)
+
+    def sync(file: int) -> None:
+        done.append(f"sync {Path(f'/proc/self/fd/{file}').readlink().relative_to(tmp_path)}")
+        synced(file)
+
+    registry = open_registry(tmp_path.as_uri())
+    registry.register("s-value", A)
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(os, "fsync", sync)
+    many = [("s-value", A), ("s-value", B), ("t-key", A), ("t-value", {"type": "string"}), ("s-value", B)]
+    registry.register_all(many)
+    of = os.getpid()
+    asides = [f"sync .2.json.{of}", f"sync .3.json.{of}"]
+    lists = [f"sync subjects/.{name}.{of}" for name in ("s-value", "t-key", "t-value")]
+    names = ["name subjects/s-value", "name subjects/t-key", "name subjects/t-value"]
+    assert done == [*asides, "name 2.json", "name 3.json", "sync .", *lists, *names, "sync subjects"]
+    monkeypatch.undo()
+    assert [registry.register(*each) for each in many] == [1, 2, 1, 3, 2]
+    other = open_registry(tmp_path.as_uri())
+    other.register_all(many)
+    assert [other.register(*each) for each in many] == [1, 2, 1, 3, 2]
+    assert (tmp_path / "subjects" / "s-value").read_text() == "1\n2\n"
 
 
 REGISTER_MANY = """
@@ -152,6 +187,23 @@ def test_http_refusals(
         open_registry(url).register("shop.public.orders-value", A)
     if expected is IncompatibleError:
         assert "shop.public.orders-value" in str(failure.value)
+
+
+def test_many_over_http_are_asked_for_once_and_what_is_refused_is_left_to_its_own_question(
+    confluent: tuple[Confluent, str],
+) -> None:
+    api, url = confluent
+    registry = open_registry(url)
+    many = [(f"s{number}-value", {"type": "fixed", "name": "f", "size": number}) for number in range(1, 30)]
+    registry.register_all(many)
+    assert len({registry.register(*each) for each in many}) == len(many) == len(api.requests)
+    api.refuse = "409 Conflict", {"error_code": 409, "message": "total: TYPE_MISMATCH"}
+    registry.register_all([("t-value", A)])
+    with pytest.raises(IncompatibleError):
+        registry.register("t-value", A)
+    api.refuse = "500 Broken", {"error_code": 50001, "message": "store"}
+    with pytest.raises(UnavailableError, match="store"):
+        registry.register_all([("u-value", A)])
 
 
 def test_http_unknown_id(confluent: tuple[Confluent, str]) -> None:
