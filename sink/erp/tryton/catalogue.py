@@ -5,6 +5,7 @@ An id is looked up once in a process. What was not found is looked for again, si
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -54,6 +55,20 @@ class PartyAddress(NamedTuple):
     postal_code: str | None
     city: str | None
     country: int | None
+
+
+class EveryMinute:
+    """Says at most once a minute that something is to be done anew; at first at once."""
+
+    def __init__(self) -> None:
+        self._said = -math.inf
+
+    def is_due(self) -> bool:
+        now = time.monotonic()
+        if now - self._said < _A_MINUTE:
+            return False
+        self._said = now
+        return True
 
 
 class MasterData:

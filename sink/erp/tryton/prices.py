@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -21,7 +20,7 @@ from schemas.model.errors import SettingsError
 from sink.erp.contract import ConflictError, Found, HoldError, HowFar, NotDone, Observed, Step, StepResult, Verb
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, Value, not_kept
 from sink.erp.tryton.batches import Failure, together
-from sink.erp.tryton.catalogue import MasterData
+from sink.erp.tryton.catalogue import EveryMinute, MasterData
 from sink.erp.tryton.rpc import Row, Rpc, WriteCalls, stamps_of
 
 _MODEL: Final = "product.price_list.line"
@@ -33,7 +32,6 @@ _LIST: Final = ["name", "tax_included", "company.currency.code"]
 _SOUGHT: Final = ("reference", "sku", "price_list")
 _GONE: Final = date(1900, 1, 1)
 _MANY: Final = 100
-_A_MINUTE: Final = 60.0
 _MARK: Final = re.compile(r"^\s*(.*?)\s+#\s(\S+)#(\d+)(?: from (\S+))?(?: until (\S+))?\s*$")
 _LAST: Final = 1_000_000
 _MOST: Final = 300_000
@@ -52,7 +50,7 @@ class Formula(NamedTuple):
     until: datetime | None = None
 
 
-class Line(NamedTuple):
+class PriceLine(NamedTuple):
     """A line as it was read, with its list's fields in `price_list.`, and the price that it is."""
 
     row: Row
@@ -69,9 +67,9 @@ class Prices:
         """The line where each key of ours was last seen. No index has the keys, so a search for one reads every
         line."""
         self._read_to = 0  # up to this line all keys were read
-        self._looked_at: dict[ErpRef, Line] = {}
+        self._looked_at: dict[ErpRef, PriceLine] = {}
         self._lists: dict[int, Row] = {}
-        self._lists_read = self._looked_through = -_A_MINUTE  # when, by the monotonic clock
+        self._read_lists, self._look_anew = EveryMinute(), EveryMinute()
         self._lock, self._reading = Lock(), Lock()
 
     def read(self, refs: Collection[ErpRef]) -> dict[ErpRef, Observed]:
@@ -147,7 +145,7 @@ class Prices:
         results |= self._compared(done, now, made, calls)
         return [known[number] or results[number] for number in range(len(steps))]
 
-    def _there(self, verb: Verb, refs: Sequence[ErpRef]) -> Mapping[ErpRef, Line]:
+    def _there(self, verb: Verb, refs: Sequence[ErpRef]) -> Mapping[ErpRef, PriceLine]:
         """The lines of the steps' prices. One that was just read is used once more: if it has changed since, its stamp
         makes Tryton refuse the write. The others are read now, as are all for a create."""
         if verb == "create":
@@ -163,7 +161,7 @@ class Prices:
         ours = {n for n in moved if isinstance(self._known(todo[n], now.get(todo[n].ref)), Observed)}
         return {number: error for number, error in failed.items() if number not in ours}
 
-    def _known(self, step: Step, line: Line | None) -> StepResult | None:
+    def _known(self, step: Step, line: PriceLine | None) -> StepResult | None:
         """The result of a step if it is known without a call; None if the step is still to be done."""
         if step.verb == "adopt":
             return NotDone(HoldError("a price is not linked", "let the shop's price be made there", "decision"))
@@ -228,7 +226,7 @@ class Prices:
         return since.astimezone(zone).date() if since else None, last.date() if last else None
 
     def _compared(
-        self, done: Mapping[int, Step], lines: Mapping[ErpRef, Line], made: Mapping[int, int], calls: WriteCalls
+        self, done: Mapping[int, Step], lines: Mapping[ErpRef, PriceLine], made: Mapping[int, int], calls: WriteCalls
     ) -> dict[int, StepResult]:
         """The results, from the lines as Tryton has them now. If Tryton did not keep a value, the step is held, and a
         new line is deleted. Tryton keeps no key unique: if two lines were made at once, the older is the price."""
@@ -246,14 +244,14 @@ class Prices:
             results[number] = self._unkept(step, line, wrong, calls) if wrong else line.seen
         return results
 
-    def _unkept(self, step: Step, line: Line, wrong: str, calls: WriteCalls) -> NotDone:
+    def _unkept(self, step: Step, line: PriceLine, wrong: str, calls: WriteCalls) -> NotDone:
         hint = "let the price list of Tryton be of the shop's currency and taxes, then `sink retry`"
         error = HoldError(f"the ERP does not keep it: {wrong}", hint, "data")
         if step.verb == "create":
             return NotDone(error, None if _taken_back(line.row["id"], calls) else line.seen)
         return NotDone(error, line.seen)
 
-    def _by_ref(self, refs: Collection[ErpRef], searched: bool = True) -> dict[ErpRef, Line]:
+    def _by_ref(self, refs: Collection[ErpRef], searched: bool = True) -> dict[ErpRef, PriceLine]:
         """The lines of prices, from lines known or new since the last look; of two lines with one key, the older.
         searched: look for the rest in all lines, which takes long. A create needs none, nor lines of the last minute:
         `_beside` finds doubles."""
@@ -273,10 +271,10 @@ class Prices:
         with self._lock:
             return {self._ids[key] for key in keys if key in self._ids}
 
-    def _by_ids(self, ids: Collection[int]) -> dict[ErpRef, Line]:
+    def _by_ids(self, ids: Collection[int]) -> dict[ErpRef, PriceLine]:
         return self._lines(self._rpc.among(_MODEL, "id", ids, _READ))
 
-    def _lines(self, rows: Sequence[Row]) -> dict[ErpRef, Line]:
+    def _lines(self, rows: Sequence[Row]) -> dict[ErpRef, PriceLine]:
         """The lines by key; remembers their ids. rows: in the order of their ids."""
         found = dict(self._line(row) for row in reversed(self._with_lists(rows)))
         self._remember((ref.external, line.row["id"]) for ref, line in found.items())
@@ -285,10 +283,9 @@ class Prices:
     def _with_lists(self, rows: Sequence[Row]) -> list[Row]:
         """The rows with the fields of their price lists, as they were at most a minute ago. Tryton takes twice as long
         if each row brings them. A list that is gone by now has taken its lines with it."""
-        now = time.monotonic()
         with self._lock:
-            if now - self._lists_read > _A_MINUTE:
-                self._lists, self._lists_read = {}, now
+            if self._read_lists.is_due():
+                self._lists = {}
             lists = self._lists
         missing = {row["price_list"] for row in rows} - lists.keys()
         lists |= {one["id"]: one for one in self._rpc.among(_LISTS, "id", missing, _LIST)}
@@ -301,9 +298,8 @@ class Prices:
             for key in missing:
                 self._ids.pop(key, None)
         with self._reading:
-            if not now and time.monotonic() - self._looked_through < _A_MINUTE:
+            if not (self._look_anew.is_due() or now):
                 return
-            self._looked_through = time.monotonic()
             after: int | None = self._read_to
             while after is not None and len(self._ids) < _MOST:
                 found, after = self.keys(after, _PAGE)
@@ -314,7 +310,7 @@ class Prices:
 
     def _beside(
         self, values: Mapping[int, Mapping[str, Any]], made: Mapping[int, int], calls: WriteCalls
-    ) -> dict[ErpRef, Line]:
+    ) -> dict[ErpRef, PriceLine]:
         """All lines with the same lists and items, ours among them, since another process may have made the same price
         at once. A younger line with the same formula comes from a call that arrived twice. No stamp refuses that, so
         the line is deleted."""
@@ -330,9 +326,9 @@ class Prices:
         with self._lock:
             self._ids |= dict(ids)
 
-    def _line(self, row: Row) -> tuple[ErpRef, Line]:
+    def _line(self, row: Row) -> tuple[ErpRef, PriceLine]:
         formula = _formula(row)
-        return _ref(row, formula), Line(row, self._observed(row, formula))
+        return _ref(row, formula), PriceLine(row, self._observed(row, formula))
 
     def _observed(self, row: Row, formula: Formula) -> Observed:
         """The stamp covers only what the record has."""
