@@ -135,8 +135,9 @@ def rows_as(name: str, columns: Mapping[str, str]) -> str:
 
 
 def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows for `rows_as`. Amounts have to be text, since JSON numbers are not exact."""
-    return json.dumps(rows)
+    """Rows for `rows_as`. Amounts have to be text, since JSON numbers are not exact. A value that is not there is NULL,
+    as are most of an outcome's, and each costs the server some reading."""
+    return json.dumps([{name: value for name, value in row.items() if value is not None} for row in rows])
 
 
 def array_text(values: Iterable[str]) -> str:

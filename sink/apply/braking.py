@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from sink.database import Cursor
-from sink.documents.records import from_json, to_json
+from sink.documents.records import to_json
 from sink.erp.contract import Step
 from sink.ledger import brake
 from sink.ledger.brake import Back, Limit
@@ -48,8 +48,7 @@ def held_back(cursor: Cursor, limits: Brake, asked: Sequence[tuple[Entry, Step]]
 
 
 def _counted(one: Entry, step: Step, limits: Brake) -> Mass | None:
-    is_price = step.ref.kind == "price"  # only a price is compared with what it was
-    return counted(step, from_json(one.applied) if is_price and one.applied else None, limits)
+    return counted(step, one.written if step.ref.kind == "price" else None, limits)  # only a price is compared
 
 
 def _limit(kind: Mass, limits: Brake) -> Limit:

@@ -37,6 +37,8 @@ class Buyers:
         """
         ours = {one.ref: one for one in entries}
         wanted = self._desired.buyers(one for ref, one in built.items() if self._desired.needs_buyer(ours[ref], one))
+        if not wanted:
+            return [], set()
         with transaction(self._connection) as cursor:
             found = documents.entries_of(cursor, sorted(wanted - ours.keys()))
             missing = {one.unit for one in found.values() if _may_come(one)}
@@ -59,6 +61,8 @@ class Buyers:
         """Releases the units of orders whose new buyer another worker has, and returns the documents of the other
         units. The released units keep their turn, and the buyer joins them once the other worker is done."""
         every = list(entries)
+        if not elsewhere:
+            return every
         early = {one.unit for one in every if not self._desired.buyers([built[one.ref]]).isdisjoint(elsewhere)}
         if early:
             with transaction(self._connection) as cursor:

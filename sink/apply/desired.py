@@ -237,7 +237,7 @@ class Desired:
         ref = DocumentRef(self._profile.of_model("Customer")[0].name, document.customer)
         with transaction(self._connection) as cursor:
             buyer = documents.entries_of(cursor, [ref]).get(ref)
-        account = from_json(one.applied).fields.get("account") if one.applied else None
+        account = one.written.fields.get("account") if one.written else None
         return buyer is not None and buyer.arrived and self.account_of(buyer) == account
 
     def _around(self, looked_at: Sequence[tuple[Entry, Document]], here: Collection[DocumentRef]) -> Around:
@@ -298,7 +298,7 @@ class Desired:
                 if match := around.matched.get(one.ref):
                     return match.outcome
                 # Orders are booked to the number that the ERP has. It stays, whichever rule gave it.
-                number = from_json(one.applied).fields["number"] if one.applied else around.numbers[document.key]
+                number = one.written.fields["number"] if one.written else around.numbers[document.key]
                 return Wanted(record(document, {"number": number}))
             case SalesOrder():
                 return self._order(one, document, around)
@@ -329,7 +329,7 @@ class Desired:
             lacking = Hold(reason, step, "master data", Check.NO_ACCOUNT)
             return self._collective or self._rules.held(lacking)
         if order.customer is None:
-            kept = from_json(one.applied).fields["account"] if one.applied else None
+            kept = one.written.fields["account"] if one.written else None
             if isinstance(kept, ErpRef):  # erased in the shop; the ERP keeps what it has
                 return kept
             step = "set `customers: collective`, or correct it in the shop"

@@ -96,8 +96,7 @@ class Task:
 
     def command(self) -> Command:
         """The step as people read it. Ask before the outcome is written: it shows what the ERP had until then."""
-        was = from_json(self.one.applied) if self.one.applied else None
-        return command(self.step.verb, self.step.goal, was, self.step.written)
+        return command(self.step.verb, self.step.goal, self.one.written, self.step.written)
 
     def done(self, reference: str, more: bool) -> Outcome:
         """The ERP has done it. What a person has set back there stays also after a change: how far we took it once

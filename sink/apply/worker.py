@@ -16,7 +16,7 @@ from sink.apply.rules import NotPlannedError, Rules
 from sink.apply.sending import Sending, Task
 from sink.database import Connection, Cursor, NotNowError, transaction
 from sink.documents.profile import Profile
-from sink.documents.records import from_json, to_json
+from sink.documents.records import to_json
 from sink.documents.refs import DocumentRef
 from sink.erp.commands import commands
 from sink.erp.contract import Erp, Found, HoldError, Observed, RetryError, Step, StopError
@@ -332,12 +332,11 @@ class Worker:
     def _plan(
         self, one: Entry, ref: ErpRef, want: Wanted, seen: Observed | None, order: Found | None, target: Target | None
     ) -> Plan:
-        applied = from_json(one.applied) if one.applied else None
         said = Decisions.from_json(one.decisions)
         ledger = Standpoint(
-            applied, Milestone(one.reached) if one.reached else None, one.revision, said.fields,
+            one.written, Milestone(one.reached) if one.reached else None, one.revision, said.fields,
             said.passes(one.version) if said.released else frozenset(), one.check == Check.REFUSED,
-            target, said.overrules(one.version),
+            target, said.overrules(one.version) if said.overruled else (),
         )  # fmt: skip
         if want.taken_back:
             return taken_back(ref, ledger, seen, self._rules.policy)
@@ -369,7 +368,7 @@ class Worker:
 
 
 def _only_planned(one: Entry, steps: Sequence[Step]) -> Outcome:
-    told = list(commands(from_json(one.applied) if one.applied else None, steps))
+    told = list(commands(one.written, steps))
     rest = "; the rest waits for a person" if steps[0].noted else ""
     return Outcome.planned(", ".join(f"{step.verb} {step.kind}" for step in told) + rest, told)
 

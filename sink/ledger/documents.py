@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -13,9 +13,10 @@ from psycopg2.extras import Json
 from schemas.model.lsn import LSN
 from sink.database import OF_THESE, Cursor, TextArray, as_json, rows_as, these
 from sink.documents.models import Part
+from sink.documents.records import from_json
 from sink.documents.refs import DocumentRef
 from sink.documents.version import version_of
-from sink.erp.kinds import Kind
+from sink.erp.kinds import ErpRecord, Kind
 from sink.ledger import history, leases, marks
 from sink.ledger.history import Event, Place
 from sink.ledger.leases import Lease
@@ -62,6 +63,16 @@ class Entry:
     money: tuple[Decimal, str] | None = None  # its gross there, and the currency
     place: Place | None = None  # where the copy stood when it was looked at
     made_by: str | None = None  # the version of the profile that built it
+    _decoded: tuple[dict[str, Any], ErpRecord] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def written(self) -> ErpRecord | None:
+        """The record written last: `applied`, decoded once."""
+        if self.applied is None:
+            return None
+        if self._decoded is None or self._decoded[0] is not self.applied:
+            self._decoded = self.applied, from_json(self.applied)
+        return self._decoded[1]
 
     @property
     def version(self) -> str:

@@ -29,7 +29,8 @@ class Decisions:
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> Self:
         """From the column `decisions`; None: no decision."""
-        value = value or {}
+        if not value:
+            return cls()
         fields = disputed_from_json(value.get("fields", []))
         overruled = disputed_from_json(value.get("overruled", []))
         kept, linked, of = (value.get(name, "") for name in ("settled", "linked", "overruled_of"))

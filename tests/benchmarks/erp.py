@@ -43,7 +43,7 @@ def main() -> int:
         prog="bench erp", description=text, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--orders", type=int, default=120, help="of each run")
-    parser.add_argument("--prices", type=int, default=400, help="that are made and then changed")
+    parser.add_argument("--prices", type=int, default=2_000, help="that are made and then changed")
     parser.add_argument("--postgres", type=int, default=16, help="major version of the server")
     options = parser.parse_args()
     if options.orders < 20 or options.prices < 20:

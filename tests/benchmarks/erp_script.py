@@ -141,9 +141,12 @@ class Script:
         }  # fmt: skip
 
     def prices(self, prices: Sequence[tuple[str, Decimal]], batch: int) -> None:
-        """Makes prices, or changes those that exist."""
+        """Makes prices, or changes those that exist. Looks up their items first, as a new process of the sink does."""
+        skus = [sku for sku, _ in prices]
+        rows = self._rows("product.product", [["code", "in", skus], ["salable", "=", True]], "code")
+        item = {row["code"]: row["id"] for row in rows}
         for some in _parts(prices, batch):
-            ids = {self._item[sku][0]: amount for sku, amount in some}
+            ids = {item[sku]: amount for sku, amount in some}
             ours = [["price_list", "=", self._list["id"]], ["product", "in", [*ids]]]
             there = {row["product"]: row for row in self._rows("product.price_list.line", ours, *_PRICE_LINE)}
             new = [

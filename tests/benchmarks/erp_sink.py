@@ -21,6 +21,7 @@ from schemas.model.change import Stamp
 from schemas.model.lsn import LSN
 from sink import wiring
 from sink.apply.worker import Worker
+from sink.commands.options import expect_many_objects
 from sink.database import Connection, connect, transaction
 from sink.layer import migrate
 from sink.ledger import marks
@@ -183,6 +184,7 @@ class Replicas:
 
 def work() -> None:
     """Runs such a process: the first line has settings, and each further line starts work on everything due."""
+    expect_many_objects()  # as `sink run` does
     settings = SinkSettings.model_validate(json.loads(sys.stdin.readline()))
     with (
         closing(connect(settings.database_url.get_secret_value(), f"ordertap_{SHOP}")) as connection,
@@ -199,7 +201,8 @@ def work() -> None:
 
 def _due(connection: Connection) -> bool:
     """Whether something is due, for us or another process: an order whose buyer another has now is due in a moment."""
-    time.sleep(_A_MOMENT)
     with transaction(connection) as cursor:
         cursor.execute(_DUE)
-        return bool((cursor.fetchone() or (0,))[0])
+        (due,) = cursor.fetchone() or (0,)
+    time.sleep(_A_MOMENT if due else 0.0)
+    return bool(due)

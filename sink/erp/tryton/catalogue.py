@@ -5,12 +5,13 @@ An id is looked up once in a process. What was not found is looked for again, si
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from threading import Lock
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 from sink.erp.contract import HoldError, StopError
@@ -18,6 +19,7 @@ from sink.erp.kinds import BY_HAND, ErpRef, count
 from sink.erp.tryton.rpc import Row, Rpc, WriteCalls
 from sink.erp.tryton.settings import TrytonSettings
 
+_T = TypeVar("_T")
 Service = Literal["shipping", "payment", "charge", "discount", "refund", "cent"]
 KEY: Final = "ordertap:"
 """Stands before our key of a customer among a party's identifiers."""
@@ -53,6 +55,20 @@ class PartyAddress(NamedTuple):
     postal_code: str | None
     city: str | None
     country: int | None
+
+
+class EveryMinute:
+    """Says at most once a minute that something is to be done anew; at first at once."""
+
+    def __init__(self) -> None:
+        self._said = -math.inf
+
+    def is_due(self) -> bool:
+        now = time.monotonic()
+        if now - self._said < _A_MINUTE:
+            return False
+        self._said = now
+        return True
 
 
 class MasterData:
@@ -174,18 +190,27 @@ class MasterData:
         found = [self._taxes().get(one) for one in taxes]
         return len(found) == 1 and found[0] is not None and found[0]["amount"] == _CENT
 
+    def products(self, skus: Collection[str]) -> dict[str, int]:
+        """The SKUs that are codes of salable products, with their products' ids."""
+
+        def look(missing: Collection[str]) -> dict[str, int]:
+            rows = self._rpc.among("product.product", "code", missing, ["code"], ("salable", "=", True))
+            return {row["code"]: row["id"] for row in rows}
+
+        return self._each("product", skus, look)
+
     def items(self, skus: Collection[str]) -> dict[str, Item]:
-        """The SKUs that are codes of salable products, with their products."""
-        with self._lock:
-            missing = [sku for sku in skus if ("item", sku) not in self._known]
-        # By the template: Tryton takes twice as long for the same fields of the product.
-        names = ["code", "template.default_uom.digits"]
-        rows = self._rpc.among("product.product", "code", missing, names, ("salable", "=", True))
-        with self._lock:
-            for row in rows:
-                unit = row["template."]["default_uom."]
-                self._known["item", row["code"]] = Item(row["id"], unit["id"], int(unit["digits"]))
-            return {sku: self._known["item", sku] for sku in skus if ("item", sku) in self._known}
+        """The same with the units, which take Tryton longer than the products."""
+
+        def look(missing: Collection[str]) -> dict[str, Item]:
+            ids = self.products(missing)
+            # By the template: Tryton takes twice as long for the same fields of the product.
+            rows = self._rpc.among("product.product", "id", ids.values(), ["template.default_uom.digits"])
+            units = {row["id"]: row["template."]["default_uom."] for row in rows}
+            known = {sku: (one, units[one]) for sku, one in ids.items() if one in units}
+            return {sku: Item(one, unit["id"], int(unit["digits"])) for sku, (one, unit) in known.items()}
+
+        return self._each("item", skus, look)
 
     def salable(self, skus: Collection[str]) -> set[str]:
         """The SKUs that are salable now, or were a minute ago."""
@@ -193,18 +218,20 @@ class MasterData:
         with self._lock:
             old = [sku for sku in skus if self._known.get(("sold at", sku), 0.0) < now - _A_MINUTE]
             for sku in old:
+                self._known.pop(("product", sku), None)
                 self._known.pop(("item", sku), None)
-        found = self.items(skus)
+        found = self.products(skus)
         with self._lock:
             self._known |= {("sold at", sku): now for sku in old if sku in found}
         return {*found}
 
+    def product(self, sku: str) -> int:
+        """Id of the salable product of a SKU."""
+        return _of(sku, self.products([sku]))
+
     def item(self, sku: str) -> Item:
-        """The salable product of a SKU."""
-        found = self.items([sku])
-        if sku not in found:
-            raise HoldError(f"the ERP has no item {sku}", "make it there, or make it salable", "master data")
-        return found[sku]
+        """The salable product of a SKU, with its unit."""
+        return _of(sku, self.items([sku]))
 
     def service(self, kind: str, rate: Decimal) -> Item:
         """The service product for a charge ("shipping", "payment", or any other word), or for "discount", "refund" or
@@ -322,6 +349,23 @@ class MasterData:
         with self._lock:
             self._known[what, key] = found
         return found
+
+    def _each(
+        self, what: str, keys: Collection[str], look: Callable[[Collection[str]], Mapping[str, _T]]
+    ) -> dict[str, _T]:
+        """The same for several keys at once. Those that `look` does not find are left out."""
+        with self._lock:
+            missing = [key for key in keys if (what, key) not in self._known]
+        found = look(missing) if missing else {}
+        with self._lock:
+            self._known |= {(what, key): one for key, one in found.items()}
+            return {key: self._known[what, key] for key in keys if (what, key) in self._known}
+
+
+def _of(sku: str, found: Mapping[str, _T]) -> _T:
+    if sku not in found:
+        raise HoldError(f"the ERP has no item {sku}", "make it there, or make it salable", "master data")
+    return found[sku]
 
 
 def key_of(identifiers: Iterable[Row]) -> str:

@@ -9,7 +9,6 @@ quantities before one for smaller. A removed price is dated 1900: its line stays
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -21,14 +20,15 @@ from schemas.model.errors import SettingsError
 from sink.erp.contract import ConflictError, Found, HoldError, HowFar, NotDone, Observed, Step, StepResult, Verb
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, Value, not_kept
 from sink.erp.tryton.batches import Failure, together
-from sink.erp.tryton.catalogue import MasterData
+from sink.erp.tryton.catalogue import EveryMinute, MasterData
 from sink.erp.tryton.rpc import Row, Rpc, WriteCalls, stamps_of
 
 _MODEL: Final = "product.price_list.line"
 _READ: Final = [
-    "formula", "quantity", "start_date", "end_date", "sequence", "_timestamp",
-    "product.code", "price_list.name", "price_list.tax_included", "price_list.company.currency.code",
+    "formula", "quantity", "start_date", "end_date", "sequence", "_timestamp", "product.code", "price_list",
 ]  # fmt: skip
+_LISTS: Final = "product.price_list"
+_LIST: Final = ["name", "tax_included", "company.currency.code"]
 _SOUGHT: Final = ("reference", "sku", "price_list")
 _GONE: Final = date(1900, 1, 1)
 _MANY: Final = 100
@@ -50,6 +50,13 @@ class Formula(NamedTuple):
     until: datetime | None = None
 
 
+class PriceLine(NamedTuple):
+    """A line as it was read, with its list's fields in `price_list.`, and the price that it is."""
+
+    row: Row
+    seen: Observed
+
+
 class Prices:
     """The prices in the price lists of one company."""
 
@@ -60,17 +67,19 @@ class Prices:
         """The line where each key of ours was last seen. No index has the keys, so a search for one reads every
         line."""
         self._read_to = 0  # up to this line all keys were read
-        self._looked_at: dict[ErpRef, Row] = {}
+        self._looked_at: dict[ErpRef, PriceLine] = {}
+        self._lists: dict[int, Row] = {}
+        self._read_lists, self._look_anew = EveryMinute(), EveryMinute()
         self._lock, self._reading = Lock(), Lock()
 
     def read(self, refs: Collection[ErpRef]) -> dict[ErpRef, Observed]:
         """Prices as they are now; missing ones are left out."""
-        rows = self._by_ref(refs)
+        lines = self._by_ref(refs)
         with self._lock:
             if len(self._looked_at) > _PAGE:  # prices that were looked at and needed no change
                 self._looked_at.clear()
-            self._looked_at |= rows
-        return {ref: self._observed(row) for ref, row in rows.items()}
+            self._looked_at |= lines
+        return {ref: line.seen for ref, line in lines.items()}
 
     def how_far(self, step: Step, seen: Observed | None) -> HowFar:
         """Each step is one call, which writes its key."""
@@ -93,15 +102,16 @@ class Prices:
 
     def found(self, ids: Sequence[int]) -> list[Found]:
         """Prices in the order of the ids."""
-        rows = {row["id"]: row for row in self._rpc.among(_MODEL, "id", ids, _READ)}
-        return [Found(_ref(rows[one]), self._observed(rows[one])) for one in ids if one in rows]
+        rows = self._with_lists(self._rpc.among(_MODEL, "id", ids, _READ))
+        every = {row["id"]: (ref, line) for row in rows for ref, line in [self._line(row)]}
+        return [Found(ref, line.seen) for ref, line in (every[one] for one in ids if one in every)]
 
     def keys(self, after: int, limit: int) -> tuple[list[tuple[int, ErpRef]], int | None]:
         """Ids and keys of lines that price one item, above `after`, rising; then the next `after`, None on the last
         page."""
         domain = [("id", ">", after), ("product", "!=", None), ("price_list.company", "=", self._master.company)]
         rows = self._rpc.search(_MODEL, domain, ["formula"], limit)
-        return [(row["id"], _ref(row)) for row in rows], rows[-1]["id"] if len(rows) == limit else None
+        return [(row["id"], _ref(row, _formula(row))) for row in rows], rows[-1]["id"] if len(rows) == limit else None
 
     def do(self, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> list[StepResult]:
         """Does all steps in one call."""
@@ -116,7 +126,7 @@ class Prices:
             made.update(zip(some, calls.call(_MODEL, "create", list(some.values())), strict=True))
 
         def write(some: Mapping[int, dict[str, Any]]) -> None:
-            rows = {number: there[todo[number].ref] for number in some}
+            rows = {number: there[todo[number].ref].row for number in some}
             pairs = [part for n, one in some.items() for part in ([rows[n]["id"]], _changes(rows[n], one))]
             calls.call(_MODEL, "write", *pairs, stamps=stamps_of(_MODEL, rows.values()))
 
@@ -135,8 +145,8 @@ class Prices:
         results |= self._compared(done, now, made, calls)
         return [known[number] or results[number] for number in range(len(steps))]
 
-    def _there(self, verb: Verb, refs: Sequence[ErpRef]) -> Mapping[ErpRef, Row]:
-        """The rows of the steps' prices. A row that was just read is used once more: if it has changed since, its stamp
+    def _there(self, verb: Verb, refs: Sequence[ErpRef]) -> Mapping[ErpRef, PriceLine]:
+        """The lines of the steps' prices. One that was just read is used once more: if it has changed since, its stamp
         makes Tryton refuse the write. The others are read now, as are all for a create."""
         if verb == "create":
             return self._by_ref(refs, searched=False)
@@ -151,14 +161,14 @@ class Prices:
         ours = {n for n in moved if isinstance(self._known(todo[n], now.get(todo[n].ref)), Observed)}
         return {number: error for number, error in failed.items() if number not in ours}
 
-    def _known(self, step: Step, row: Row | None) -> StepResult | None:
+    def _known(self, step: Step, line: PriceLine | None) -> StepResult | None:
         """The result of a step if it is known without a call; None if the step is still to be done."""
         if step.verb == "adopt":
             return NotDone(HoldError("a price is not linked", "let the shop's price be made there", "decision"))
-        if row is None:
+        if line is None:
             gone = HoldError("it is no longer in the ERP", "restore it there, then `sink retry`")
             return None if step.verb == "create" else NotDone(gone)
-        seen = self._observed(row)
+        seen = line.seen
         if seen.key == step.key and (step.verb == "remove" or not not_kept(step.want, seen.record)):
             return seen
         if step.verb == "create":
@@ -171,7 +181,7 @@ class Prices:
 
     def _all_values(self, todo: Mapping[int, Step]) -> tuple[dict[int, Failure], dict[int, dict[str, Any]]]:
         """The values to write, and the steps that have none because of an error."""
-        self._master.items({str(step.want.fields["sku"]) for step in todo.values()})  # in one call
+        self._master.products({str(step.want.fields["sku"]) for step in todo.values()})  # in one call
         failed: dict[int, Failure] = {}
         values: dict[int, dict[str, Any]] = {}
         for number, step in todo.items():
@@ -193,7 +203,7 @@ class Prices:
         first, last = self._days(_time(since), _time(until))
         return {
             "price_list": self._master.price_list(str(fields["price_list"])),
-            "product": self._master.item(str(fields["sku"])).id,
+            "product": self._master.product(str(fields["sku"])),
             "formula": formula,
             "quantity": float(least),
             "start_date": first,
@@ -216,67 +226,80 @@ class Prices:
         return since.astimezone(zone).date() if since else None, last.date() if last else None
 
     def _compared(
-        self, done: Mapping[int, Step], rows: Mapping[ErpRef, Row], made: Mapping[int, int], calls: WriteCalls
+        self, done: Mapping[int, Step], lines: Mapping[ErpRef, PriceLine], made: Mapping[int, int], calls: WriteCalls
     ) -> dict[int, StepResult]:
-        """The results, from the rows as Tryton has them now. If Tryton did not keep a value, the step is held and a new
-        line is deleted. Tryton keeps no key unique: if two lines were made at once, the older is the price."""
+        """The results, from the lines as Tryton has them now. If Tryton did not keep a value, the step is held, and a
+        new line is deleted. Tryton keeps no key unique: if two lines were made at once, the older is the price."""
         results: dict[int, StepResult] = {}
         for number, step in done.items():
-            row = rows.get(step.ref)
-            if row is None:
+            line = lines.get(step.ref)
+            if line is None:
                 results[number] = NotDone(ConflictError("it was deleted in the ERP meanwhile"))
                 continue
-            if row["id"] != made.get(number, row["id"]):
+            if line.row["id"] != made.get(number, line.row["id"]):
                 _taken_back(made[number], calls)
-                results[number] = self._known(step, row) or NotDone(ConflictError("the price was made meanwhile"))
+                results[number] = self._known(step, line) or NotDone(ConflictError("the price was made meanwhile"))
                 continue
-            seen = self._observed(row)
-            wrong = "" if step.verb == "remove" else not_kept(step.want, seen.record)
-            results[number] = self._unkept(step, row, wrong, calls) if wrong else seen
+            wrong = "" if step.verb == "remove" else not_kept(step.want, line.seen.record)
+            results[number] = self._unkept(step, line, wrong, calls) if wrong else line.seen
         return results
 
-    def _unkept(self, step: Step, row: Row, wrong: str, calls: WriteCalls) -> NotDone:
+    def _unkept(self, step: Step, line: PriceLine, wrong: str, calls: WriteCalls) -> NotDone:
         hint = "let the price list of Tryton be of the shop's currency and taxes, then `sink retry`"
         error = HoldError(f"the ERP does not keep it: {wrong}", hint, "data")
         if step.verb == "create":
-            return NotDone(error, None if _taken_back(row["id"], calls) else self._observed(row))
-        return NotDone(error, self._observed(row))
+            return NotDone(error, None if _taken_back(line.row["id"], calls) else line.seen)
+        return NotDone(error, line.seen)
 
-    def _by_ref(self, refs: Collection[ErpRef], searched: bool = True) -> dict[ErpRef, Row]:
-        """The rows of prices, from lines known or new since the last look; of two lines with one key, the older.
-        searched: look for the rest in all lines, which takes long. A create needs none: `_beside` finds doubles."""
+    def _by_ref(self, refs: Collection[ErpRef], searched: bool = True) -> dict[ErpRef, PriceLine]:
+        """The lines of prices, from lines known or new since the last look; of two lines with one key, the older.
+        searched: look for the rest in all lines, which takes long. A create needs none, nor lines of the last minute:
+        `_beside` finds doubles."""
         ours = {ref.external: ref for ref in refs if not ref.external.startswith(BY_HAND)}
         hand = {int(ref.external[len(BY_HAND) :]) for ref in refs if ref.external[len(BY_HAND) :].isdigit()}
         found = self._by_ids(self._known_ids(ours) | hand)
         if left := [key for key, ref in ours.items() if ref not in found]:
-            self._look_through(left)
+            self._look_through(left, now=searched)
             found = self._by_ids(self._known_ids(left)) | found
         left = [key for key, ref in ours.items() if ref not in found] if searched else []
         for start in range(0, len(left), _MANY):
             some = [("formula", "like", f"% # {_escaped(key)}#%") for key in left[start : start + _MANY]]
-            found = self._rows(self._rpc.search(_MODEL, ["OR", *some], _READ)) | found
+            found = self._lines(self._rpc.search(_MODEL, ["OR", *some], _READ)) | found
         return {ref: found[ref] for ref in refs if ref in found}
 
     def _known_ids(self, keys: Iterable[str]) -> set[int]:
         with self._lock:
             return {self._ids[key] for key in keys if key in self._ids}
 
-    def _by_ids(self, ids: Collection[int]) -> dict[ErpRef, Row]:
-        return self._rows(self._rpc.among(_MODEL, "id", ids, _READ))
+    def _by_ids(self, ids: Collection[int]) -> dict[ErpRef, PriceLine]:
+        return self._lines(self._rpc.among(_MODEL, "id", ids, _READ))
 
-    def _rows(self, rows: Sequence[Row]) -> dict[ErpRef, Row]:
-        """The rows by key; remembers their ids. rows: in the order of their ids."""
-        found = {_ref(row): row for row in reversed(rows)}
-        self._remember((ref.external, row["id"]) for ref, row in found.items())
+    def _lines(self, rows: Sequence[Row]) -> dict[ErpRef, PriceLine]:
+        """The lines by key; remembers their ids. rows: in the order of their ids."""
+        found = dict(self._line(row) for row in reversed(self._with_lists(rows)))
+        self._remember((ref.external, line.row["id"]) for ref, line in found.items())
         return found
 
-    def _look_through(self, missing: Iterable[str]) -> None:
+    def _with_lists(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows with the fields of their price lists, as they were at most a minute ago. Tryton takes twice as long
+        if each row brings them. A list that is gone by now has taken its lines with it."""
+        with self._lock:
+            if self._read_lists.is_due():
+                self._lists = {}
+            lists = self._lists
+        missing = {row["price_list"] for row in rows} - lists.keys()
+        lists |= {one["id"]: one for one in self._rpc.among(_LISTS, "id", missing, _LIST)}
+        return [{**row, "price_list.": lists[row["price_list"]]} for row in rows if row["price_list"] in lists]
+
+    def _look_through(self, missing: Iterable[str], now: bool) -> None:
         """Reads the keys of all lines that came since the last time (at first, of all), up to a number that fits into
-        memory. missing: keys whose line is no longer where it was."""
+        memory. missing: keys whose line is no longer where it was. now: even if that was done a minute ago."""
         with self._lock:
             for key in missing:
                 self._ids.pop(key, None)
         with self._reading:
+            if not (self._look_anew.is_due() or now):
+                return
             after: int | None = self._read_to
             while after is not None and len(self._ids) < _MOST:
                 found, after = self.keys(after, _PAGE)
@@ -287,7 +310,7 @@ class Prices:
 
     def _beside(
         self, values: Mapping[int, Mapping[str, Any]], made: Mapping[int, int], calls: WriteCalls
-    ) -> dict[ErpRef, Row]:
+    ) -> dict[ErpRef, PriceLine]:
         """All lines with the same lists and items, ours among them, since another process may have made the same price
         at once. A younger line with the same formula comes from a call that arrived twice. No stamp refuses that, so
         the line is deleted."""
@@ -296,16 +319,20 @@ class Prices:
         ours = {values[number]["formula"]: one for number, one in made.items()}
         for twice in [row["id"] for row in rows if row["id"] > ours.get(row["formula"], row["id"])]:
             _taken_back(twice, calls)
-        return self._rows(rows)
+        return self._lines(rows)
 
     def _remember(self, ids: Iterable[tuple[str, int]]) -> None:
         """Remembers the ids; if a key comes twice, the last one."""
         with self._lock:
             self._ids |= dict(ids)
 
-    def _observed(self, row: Row) -> Observed:
+    def _line(self, row: Row) -> tuple[ErpRef, PriceLine]:
+        formula = _formula(row)
+        return _ref(row, formula), PriceLine(row, self._observed(row, formula))
+
+    def _observed(self, row: Row, formula: Formula) -> Observed:
         """The stamp covers only what the record has."""
-        formula, of_list = formula_in(str(row["formula"])), row["price_list."]
+        of_list = row["price_list."]
         names = {theirs: ours for ours, theirs in self._master.settings.price_lists.items()}
         gone = row["end_date"] == _GONE
         since, until = (formula.since, formula.until) if gone else self._window(row, formula)
@@ -319,7 +346,7 @@ class Prices:
             "valid_from": since,
             "valid_until": until,
         }
-        told = json.dumps([row["id"], formula.key, formula.step, gone, fields], sort_keys=True, default=str)
+        told = repr([row["id"], formula.key, formula.step, gone, fields])
         stamp = hashlib.sha256(told.encode()).hexdigest()[:32]
         record, reference = ErpRecord("price", fields), str(row["id"])
         if formula.amount is None:
@@ -342,7 +369,10 @@ class Prices:
 
 def _changes(row: Row, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that differ from the line: Tryton validates whatever is written."""
-    now = {**row, "product": (row["product."] or {}).get("id"), "price_list": row["price_list."]["id"]}
+    now = {
+        **row,
+        "product": (row["product."] or {}).get("id"),
+    }
     return {name: value for name, value in values.items() if now[name] != value}
 
 
@@ -376,8 +406,12 @@ def formula_of(of: Formula) -> str:
     return f"{amount if '.' in amount else amount + '.0'} # {of.key}#{of.step}{window}"
 
 
-def _ref(row: Row) -> ErpRef:
-    return ErpRef("price", formula_in(str(row["formula"])).key or f"{BY_HAND}{row['id']}")
+def _formula(row: Row) -> Formula:
+    return formula_in(str(row["formula"]))
+
+
+def _ref(row: Row, formula: Formula) -> ErpRef:
+    return ErpRef("price", formula.key or f"{BY_HAND}{row['id']}")
 
 
 def _escaped(text: str) -> str:
