@@ -254,6 +254,7 @@ class Worker:
             return []
         outcomes: list[tuple[Entry, Outcome]] = []
         wanted = self._desired.wanted(ones, built)
+        self._use_up(ones)
         tasks: list[Task] = []
         again: list[Entry] = []
         followed: set[DocumentRef] = set()  # whose plan has another step after this one
@@ -281,6 +282,14 @@ class Worker:
         refused = {one.ref for one in again if one.check == Check.REFUSED} & followed
         went = [one for one in again if one.intent is None and (one.state is State.DONE or one.ref in refused)]
         return went + capped
+
+    def _use_up(self, ones: Sequence[Entry]) -> None:
+        """Deletes decisions about versions that the shop no longer has, before anything else is sent."""
+        for one in (one for one in ones if one.decisions):
+            said = Decisions.from_json(one.decisions)
+            if (left := said.about(one.version)) != said:
+                with transaction(self._connection) as cursor:  # one lock at a time, so that no deadlock is possible
+                    documents.use_up(cursor, one, left.to_json())
 
     def _planned(
         self, ones: Sequence[Entry], wanted: Sequence[Wanted | Outcome]

@@ -12,7 +12,6 @@ from psycopg2.extras import Json
 
 from schemas.model.lsn import LSN
 from sink.database import OF_THESE, Cursor, TextArray, as_json, rows_as, these
-from sink.documents.models import Part
 from sink.documents.refs import DocumentRef
 from sink.documents.version import version_of
 from sink.erp.kinds import Kind
@@ -65,10 +64,8 @@ class Entry:
 
     @property
     def version(self) -> str:
-        """The shop's present version; "" if it could not be built. Each deletion is a version of its own once the ERP
-        has got something."""
-        version = version_of(self.built)
-        return version if not version or isinstance(self.built, Part) else f"{version} {self.revision}"
+        """The shop's present version; "" if it could not be built."""
+        return version_of(self.built)
 
     @property
     def arrived(self) -> bool:
@@ -271,9 +268,9 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     -- A person's word to the brake is used up: a later change counts again.
     passed_at = CASE WHEN v.state IN ('done', 'gone') AND v.seen >= d.marked THEN NULL ELSE d.passed_at END,
     check_name = v.check_name, disputed = v.disputed, account = coalesce(v.account, d.account),
-    -- A person's release of fields that were changed in the ERP is used up.
+    -- A person's release of fields that were changed in the ERP is used up, and that of a deletion.
     decisions = CASE WHEN v.state IN ('done', 'gone') AND NOT (v.more OR v.partly)
-        THEN d.decisions - 'overruled' - 'overruled_of' ELSE d.decisions END
+        THEN (d.decisions - 'overruled' - 'overruled_of') #- '{{released,deleted}}' ELSE d.decisions END
 FROM {rows_as("v", _COLUMNS)}
 -- A document that went to another unit during a mere look is looked at there.
 WHERE d.type = v.type AND d.key = v.key AND (v.sent OR d.intent IS NOT NULL OR d.unit = v.unit)
@@ -377,6 +374,15 @@ def save(cursor: Cursor, ref: DocumentRef, **columns: Any) -> None:
     names = ", ".join(f"{name} = %s" for name in columns)
     values = [Json(value) if isinstance(value, dict) else value for value in columns.values()]
     cursor.execute(f"UPDATE document SET {names} WHERE type = %s AND key = %s", (*values, *ref))  # noqa: S608
+
+
+def use_up(cursor: Cursor, one: Entry, left: dict[str, Any]) -> None:
+    """Leaves only these of a person's decisions, unless the person has decided something since the entry was read."""
+    cursor.execute(
+        "UPDATE document SET decisions = %s WHERE type = %s AND key = %s AND decisions = %s",
+        (Json(left), *one.ref, Json(one.decisions)),
+    )
+    one.decisions = left
 
 
 def counts(cursor: Cursor) -> dict[tuple[str, str], int]:
