@@ -47,7 +47,6 @@ class Entry:
     reached: str | None
     age: float  # seconds since the last mark
     dirty: bool  # marked since the last look
-    passes: bool  # a person has let the shop's present version pass the brake
     check: str | None = None  # the check that a held or settling document did not pass
     decisions: dict[str, Any] | None = None  # see `planning.decisions`
     account: str | None = None  # the ERP's key of the account that a customer shares
@@ -94,7 +93,7 @@ class Entry:
 _ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
     " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float,"
-    " seen < marked, passed_at IS NOT DISTINCT FROM marked_at, check_name, decisions, account,"
+    " seen < marked, check_name, decisions, account,"
     " next_unit, state = 'done' AND held_since IS NOT NULL,"
     " seen >= marked AND coalesce(next_try > clock_timestamp(), false),"
     " CASE WHEN state = 'settling' AND held_since IS NOT NULL"
