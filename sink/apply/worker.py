@@ -107,8 +107,8 @@ class Worker:
         self._moves = Moves(self._connection, self._desired, self._sending, rules, self._owner)
 
     def _go_live(self, cursor: Cursor) -> None:
-        """A person has let the shop send. Each worker marks the planned documents again when it hears of it, since it
-        may itself have planned some until then."""
+        """A person has let the shop send, and nobody plans any more (`_look`). Each worker marks the planned documents
+        again when it hears of it."""
         self._go_by(replace(self._rules, apply=True))
         marks.resume(cursor)
         log.info("documents go to the ERP from now on", by=str(self.control.live))
@@ -274,6 +274,8 @@ class Worker:
                 followed |= {one.ref} if len(found) > 1 else set()
         if outcomes:
             with transaction(self._connection) as cursor:
+                if not self._rules.apply and control.is_live(cursor):
+                    raise NotPlannedError("the shop has gone live", "the next look sends it")
                 documents.write(cursor, leased, outcomes)
                 if any(outcome.by_hand for _, outcome in outcomes):
                     note_acted(cursor)
