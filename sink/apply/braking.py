@@ -30,9 +30,10 @@ def held_back(cursor: Cursor, limits: Brake, asked: Sequence[tuple[Entry, Step]]
     the intent was written; one that a person has let pass is not counted.
     """
     counts: dict[Mass, list[tuple[Entry, Step]]] = {}
-    for one, step in asked:
-        kind = None if one.passes or one.intent else _counted(one, step, limits)
-        if kind is not None:
+    new = [(kind, one, step) for one, step in asked if not one.intent and (kind := _counted(one, step, limits))]
+    passed = brake.passed(cursor, [one.ref for _, one, _ in new])
+    for kind, one, step in new:
+        if one.ref not in passed:
             counts.setdefault(kind, []).append((one, step))
     outcomes: list[tuple[Entry, Outcome]] = []
     for kind in sorted(counts):

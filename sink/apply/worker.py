@@ -107,8 +107,8 @@ class Worker:
         self._moves = Moves(self._connection, self._desired, self._sending, rules, self._owner)
 
     def _go_live(self, cursor: Cursor) -> None:
-        """A person has let the shop send. Each worker marks the planned documents again when it hears of it, since it
-        may itself have planned some until then."""
+        """A person has let the shop send, and nobody plans any more (`_look`). Each worker marks the planned documents
+        again when it hears of it."""
         self._go_by(replace(self._rules, apply=True))
         marks.resume(cursor)
         log.info("documents go to the ERP from now on", by=str(self.control.live))
@@ -254,6 +254,7 @@ class Worker:
             return []
         outcomes: list[tuple[Entry, Outcome]] = []
         wanted = self._desired.wanted(ones, built)
+        self._use_up(ones)
         tasks: list[Task] = []
         again: list[Entry] = []
         followed: set[DocumentRef] = set()  # whose plan has another step after this one
@@ -273,6 +274,8 @@ class Worker:
                 followed |= {one.ref} if len(found) > 1 else set()
         if outcomes:
             with transaction(self._connection) as cursor:
+                if not self._rules.apply and control.is_live(cursor):
+                    raise NotPlannedError("the shop has gone live", "the next look sends it")
                 documents.write(cursor, leased, outcomes)
                 if any(outcome.by_hand for _, outcome in outcomes):
                     note_acted(cursor)
@@ -281,6 +284,14 @@ class Worker:
         refused = {one.ref for one in again if one.check == Check.REFUSED} & followed
         went = [one for one in again if one.intent is None and (one.state is State.DONE or one.ref in refused)]
         return went + capped
+
+    def _use_up(self, ones: Sequence[Entry]) -> None:
+        """Deletes decisions about versions that the shop no longer has, before anything else is sent."""
+        for one in (one for one in ones if one.decisions):
+            said = Decisions.from_json(one.decisions)
+            if (left := said.about(one.version)) != said:
+                with transaction(self._connection) as cursor:  # one lock at a time, so that no deadlock is possible
+                    documents.use_up(cursor, one, left.to_json())
 
     def _planned(
         self, ones: Sequence[Entry], wanted: Sequence[Wanted | Outcome]

@@ -24,6 +24,17 @@ class Limit(NamedTuple):
     share: float = 0.0
 
 
+def passed(cursor: Cursor, refs: Sequence[DocumentRef]) -> set[DocumentRef]:
+    """The documents that the shop has not changed since a person let them pass.
+
+    Ask after they were built. A change that came before that has left its mark, so an older entry proves nothing.
+    """
+    if not refs:
+        return set()
+    cursor.execute(f"SELECT type, key FROM document WHERE passed_at = marked_at AND {OF_THESE}", these(refs))  # noqa: S608  our own text
+    return {DocumentRef(*row) for row in cursor.fetchall()}
+
+
 def admit(cursor: Cursor, kind: str, refs: Sequence[DocumentRef], limit: Limit) -> tuple[set[DocumentRef], str]:
     """Counts the documents that may change now and returns them; also why the others wait, "" if none does.
 

@@ -49,6 +49,13 @@ def is_paused(cursor: Cursor) -> bool:
     return bool((cursor.fetchone() or (False,))[0])
 
 
+def is_live(cursor: Cursor) -> bool:
+    """Whether a person has let the shop send. Nobody can say so from now until the caller's transaction ends, so those
+    who hear of it find what the transaction has written."""
+    cursor.execute("LOCK TABLE control IN SHARE MODE; SELECT EXISTS (SELECT FROM control WHERE name = 'live')")
+    return bool((cursor.fetchone() or (False,))[0])
+
+
 def say(cursor: Cursor, name: str, person: str, reason: str = "") -> bool:
     """Writes a pause or go-live. False: there was one already, which stays."""
     cursor.execute(

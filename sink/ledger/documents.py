@@ -12,7 +12,6 @@ from psycopg2.extras import Json
 
 from schemas.model.lsn import LSN
 from sink.database import OF_THESE, Cursor, TextArray, as_json, rows_as, these
-from sink.documents.models import Part
 from sink.documents.records import from_json
 from sink.documents.refs import DocumentRef
 from sink.documents.version import version_of
@@ -49,7 +48,6 @@ class Entry:
     reached: str | None
     age: float  # seconds since the last mark
     dirty: bool  # marked since the last look
-    passes: bool  # a person has let the shop's present version pass the brake
     check: str | None = None  # the check that a held or settling document did not pass
     decisions: dict[str, Any] | None = None  # see `planning.decisions`
     account: str | None = None  # the ERP's key of the account that a customer shares
@@ -76,10 +74,8 @@ class Entry:
 
     @property
     def version(self) -> str:
-        """The shop's present version; "" if it could not be built. Each deletion is a version of its own once the ERP
-        has got something."""
-        version = version_of(self.built)
-        return version if not version or isinstance(self.built, Part) else f"{version} {self.revision}"
+        """The shop's present version; "" if it could not be built."""
+        return version_of(self.built)
 
     @property
     def arrived(self) -> bool:
@@ -110,7 +106,7 @@ class Entry:
 _ENTRY: Final = (
     "SELECT type, key, unit, marked, marked_at, state, needed, fingerprint, incarnation, revision, intent, applied,"
     " reference, attempts, external, reached, extract(epoch FROM clock_timestamp() - marked_at)::float,"
-    " seen < marked, passed_at IS NOT DISTINCT FROM marked_at, check_name, decisions, account,"
+    " seen < marked, check_name, decisions, account,"
     " next_unit, state = 'done' AND held_since IS NOT NULL,"
     " seen >= marked AND coalesce(next_try > clock_timestamp(), false),"
     " CASE WHEN state = 'settling' AND held_since IS NOT NULL"
@@ -284,9 +280,9 @@ UPDATE document AS d SET state = v.state, reason = v.reason, next_step = v.next_
     -- A person's word to the brake is used up: a later change counts again.
     passed_at = CASE WHEN v.state IN ('done', 'gone') AND v.seen >= d.marked THEN NULL ELSE d.passed_at END,
     check_name = v.check_name, disputed = v.disputed, account = coalesce(v.account, d.account),
-    -- A person's release of fields that were changed in the ERP is used up.
+    -- A person's release of fields that were changed in the ERP is used up, and that of a deletion.
     decisions = CASE WHEN v.state IN ('done', 'gone') AND NOT (v.more OR v.partly)
-        THEN d.decisions - 'overruled' - 'overruled_of' ELSE d.decisions END
+        THEN (d.decisions - 'overruled' - 'overruled_of') #- '{{released,deleted}}' ELSE d.decisions END
 FROM {rows_as("v", _COLUMNS)}
 -- A document that went to another unit during a mere look is looked at there.
 WHERE d.type = v.type AND d.key = v.key AND (v.sent OR d.intent IS NOT NULL OR d.unit = v.unit)
@@ -391,6 +387,15 @@ def save(cursor: Cursor, ref: DocumentRef, **columns: Any) -> None:
     names = ", ".join(f"{name} = %s" for name in columns)
     values = [Json(value) if isinstance(value, dict) else value for value in columns.values()]
     cursor.execute(f"UPDATE document SET {names} WHERE type = %s AND key = %s", (*values, *ref))  # noqa: S608
+
+
+def use_up(cursor: Cursor, one: Entry, left: dict[str, Any]) -> None:
+    """Leaves only these of a person's decisions, unless the person has decided something since the entry was read."""
+    cursor.execute(
+        "UPDATE document SET decisions = %s WHERE type = %s AND key = %s AND decisions = %s",
+        (Json(left), *one.ref, Json(one.decisions)),
+    )
+    one.decisions = left
 
 
 def counts(cursor: Cursor) -> dict[tuple[str, str], int]:

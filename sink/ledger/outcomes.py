@@ -34,7 +34,8 @@ class State(StrEnum):
 class Standing(NamedTuple):
     """What reconcile needs to know of a document. `external`: its key in the ERP, if it has one; `dirty`: marked since
     the last look; `sending`: it has an intent. `marked` counts marks, `revision` steps. `decisions`: see
-    `planning.decisions`; `paid`: of an order, as the ERP was told; `account`: the one that a customer shares."""
+    `planning.decisions`; `paid`: of an order, as the ERP was told; `account`: the one that a customer shares;
+    `written`: as far as we know, the ERP got it."""
 
     state: State
     unit: str
@@ -48,6 +49,7 @@ class Standing(NamedTuple):
     decisions: dict[str, Any] | None = None
     paid: Decimal | None = None
     account: str | None = None
+    written: bool = False
 
     @property
     def pending(self) -> bool:

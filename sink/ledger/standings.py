@@ -12,7 +12,7 @@ from sink.ledger.outcomes import Standing, State
 
 _STANDING: Final = (
     "SELECT type, key, state, unit, external, needed, seen < marked, intent IS NOT NULL, marked, marked_at, revision,"
-    " decisions, (applied #>> '{fields,paid,n}')::numeric, account"
+    " decisions, (applied #>> '{fields,paid,n}')::numeric, account, applied IS NOT NULL"
     " FROM document WHERE "
 )
 

@@ -59,6 +59,15 @@ class Decisions:
             return replace(self, overruled=tuple(fields), overruled_of=version)
         return replace(self, released={**self.released, check: version})
 
+    def about(self, version: str) -> Self:
+        """Without the decisions about another version. They are used up once the shop is seen to have this one: if the
+        other one comes again, the ERP may have something else by then. All stay if `version` is "" (not built)."""
+        if not version:
+            return self
+        kept = self.kept if self.kept == version else ""
+        released = {check: of for check, of in self.released.items() if of == version}
+        return replace(self, kept=kept, released=released)
+
     def keeps(self, version: str) -> bool:
         """Whether this version stays as the ERP has it."""
         return bool(version) and self.kept == version

@@ -69,7 +69,7 @@ def in_erp_only(found: Found, ref: DocumentRef | None, entry: Standing | None, c
     kind, observed = found.ref.kind, found.observed
     if observed.milestone is Milestone.CANCELLED:
         return None
-    gone = entry is not None and entry.state is State.GONE and not entry.dirty
+    gone = entry is not None and entry.state is State.GONE and entry.written and not entry.dirty
     if gone and kind == "customer":
         return None  # the shop deletes buyers, the ERP's books keep them
     detail = f"{kind} {observed.reference}" + (", deleted in the shop and kept" if gone else "")

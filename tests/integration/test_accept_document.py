@@ -227,6 +227,20 @@ def test_an_order_that_the_shop_deleted_stays_in_the_erp_by_a_word(
     change(middle, "INSERT INTO orders TABLE away; UPDATE orders SET gross = 9.90")
     look(worker, middle, ORDER)
     assert run(erp_url, "SELECT gross::text FROM orders") == [("9.90",)], "it is another version, and goes on"
+    run(erp_url, "UPDATE orders SET gross = 8.90")
+    assert _classes(middle, erp, profile_path) == [("1", "differs")], "of that nobody has said anything"
+
+
+def test_a_version_that_the_erp_refused_and_that_the_shop_left_is_sent_when_it_comes_again(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    worker = in_erp(middle, erp, profile_path)
+    run(erp_url, "ALTER TABLE orders ADD CONSTRAINT no_such CHECK (gross <> 9.90)")
+    _gross(middle, worker, "9.90")
+    assert accepted(middle).taken_for is Accepted.KEPT
+    for gross in ("8.90", "11.90", "9.90"):
+        _gross(middle, worker, gross)
+    assert len(held(middle)) == 1, "the ERP has 11.90 by now, and nobody has said that it may stay"
 
 
 def test_what_no_word_ends_is_refused(middle: Connection, erp: SqlErp, erp_url: str, profile_path: str) -> None:

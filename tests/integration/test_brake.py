@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest
 from psycopg2 import sql
 
 from schemas.model.errors import SettingsError
+from sink.apply.desired import Desired, Known
 from sink.apply.rules import Rules
 from sink.apply.worker import Worker
 from sink.commands import brake as commands
@@ -134,6 +135,26 @@ def test_what_the_shop_has_changed_since_it_was_shown_is_not_released_with_it(
     with transaction(sold) as cursor:
         cursor.execute("SELECT count(*) FROM brake_count")
         assert cursor.fetchall() == [(1,)], "it is counted as any other"
+
+
+def test_what_the_shop_changes_before_the_released_version_is_built_is_counted(
+    sold: Connection, erp: SqlErp, profile_path: str, erp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker has read that the orders pass. What it builds is a later version."""
+    change_orders(sold)
+    drain(make(sold, erp, profile_path))
+    brake.release_mass(sold, "", "Ada", execute=True)
+    build, late = Desired.build, ["gross = 8.90"]
+
+    def built(desired: Desired, refs: Collection[DocumentRef]) -> Mapping[DocumentRef, Known]:
+        if late:
+            change_orders(sold, late.pop())
+        return build(desired, refs)
+
+    monkeypatch.setattr(Desired, "build", built)
+    drain(make(sold, erp, profile_path))
+    assert run(erp_url, "SELECT count(*)::int FROM orders WHERE gross = 8.90") == [(5,)]
+    assert len(waiting(sold)) == COUNT - 5
 
 
 def test_what_was_released_passes_once_also_when_all_is_looked_at_again(

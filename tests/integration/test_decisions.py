@@ -1,5 +1,7 @@
 """`sink release`, `sink ignore`, `sink retry` by cause: a dry run first, then done, with the name in the history."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from sink.commands import ignore, release, retry
 from sink.database import Connection, transaction
 from sink.documents.profile import load_profile
 from sink.documents.refs import DocumentRef
+from sink.erp.contract import ConflictError, NotDone, RetryError, Step, StepResult
 from sink.erp.sql.adapter import SqlErp
 from sink.ledger import leases
 from sink.operations import holds
@@ -20,7 +23,21 @@ from sink.operations.release import let_pass
 from sink.planning.policy import Check
 from sink.planning.ways_out import WAYS, Way, addressed, commands, ways
 from sink.reconcile.sides import reconcile
-from tests.fix_erp import ORDER, REFUND, RETURN, change, drain, held, in_erp, look, mark, rows, run
+from tests.fix_erp import (
+    ORDER,
+    REFUND,
+    RETURN,
+    adapter_of,
+    change,
+    drain,
+    held,
+    in_erp,
+    look,
+    mark,
+    pass_deadlines,
+    rows,
+    run,
+)
 
 
 def _by(middle: Connection) -> list[tuple[Any, ...]]:
@@ -85,6 +102,60 @@ def test_what_the_shop_deleted_is_cancelled_in_the_erp_by_a_word(
     look(worker, middle, ORDER, RETURN, REFUND)
     state = "SELECT DISTINCT state FROM ordertap_shop.document WHERE type <> 'customer'"
     assert rows(middle, state) == [("gone",)]
+
+
+class Fails(SqlErp):
+    """Fails one call, which changes nothing."""
+
+    error: RetryError | None = None
+
+    def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
+        if self.error is None:
+            return super().apply(steps, not_after)
+        error, self.error = self.error, None
+        return [NotDone(error) for _ in steps]
+
+
+@pytest.mark.parametrize(
+    "error", [RetryError("HTTP 503"), ConflictError("a clerk was faster")], ids=["outage", "conflict"]
+)
+def test_a_release_of_what_the_shop_deleted_outlasts_a_failed_call_and_is_used_up_by_the_one_that_is_done(
+    middle: Connection, erp_url: str, profile_path: str, error: RetryError
+) -> None:
+    fails = adapter_of(Fails, erp_url)
+    try:
+        worker = in_erp(middle, fails, profile_path)
+        change(middle, "DELETE FROM orders")
+        look(worker, middle, ORDER)
+        let_pass(middle, ORDER, "Ada", execute=True)
+        fails.error = error
+        worker.step()
+        assert (fails.error, run(erp_url, STATUS)) == (None, [("confirmed",)]), "a call was made, and failed"
+        pass_deadlines(middle)
+        drain(worker)
+        assert (held(middle), run(erp_url, STATUS)) == ([], [("cancelled",)])
+        run(erp_url, "UPDATE orders SET status = 'confirmed'")  # a clerk opens it again
+        look(worker, middle, ORDER)
+        assert (len(held(middle)), run(erp_url, STATUS)) == (1, [("confirmed",)])
+    finally:
+        fails.close()
+
+
+STATUS = "SELECT status FROM orders"
+
+
+def test_a_release_of_what_the_shop_deleted_ends_when_the_shop_has_it_again(
+    middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
+) -> None:
+    worker = in_erp(middle, erp, profile_path)
+    change(middle, "CREATE TABLE away AS TABLE orders; DELETE FROM orders")
+    look(worker, middle, ORDER)
+    let_pass(middle, ORDER, "Ada", execute=True)
+    change(middle, "INSERT INTO orders TABLE away")
+    drain(worker)
+    change(middle, "DELETE FROM orders")
+    look(worker, middle, ORDER)
+    assert (len(held(middle)), run(erp_url, STATUS)) == (1, [("confirmed",)]), "nobody was asked about this deletion"
 
 
 def test_what_the_erp_would_refuse_anyway_is_not_released(

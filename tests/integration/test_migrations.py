@@ -115,6 +115,27 @@ def test_account_numbers_go_from_mailboxes_to_the_keys_of_the_customers_that_the
         }  # fmt: skip
 
 
+def test_what_was_decided_about_a_deletion_stays_decided_if_it_was_about_the_last(database: str) -> None:
+    """Schema version 15 named a deletion by the key of the step before it."""
+    decided = {"kept": {"settled": "missing 3"}, "before": {"settled": "missing 2"}, "back": {"settled": "not ready 3"}}
+    decided["released"] = {"settled": "", "released": {"deleted": "missing 3", "cap": "v1"}}
+    with closing(of_this_release(database)) as connection, connection.cursor() as cursor:
+        for key, one in decided.items():
+            cursor.execute(
+                "INSERT INTO document (type, key, unit, revision, disputed, decisions)"
+                " VALUES ('sales_order', %s, 'u', 3, %s, %s)",
+                (key, json.dumps({"version": "missing 3"}), json.dumps(one)),
+            )
+        cursor.execute(dict(migrations())[16])
+        assert dict(rows(connection, "SELECT key, decisions FROM document")) == {
+            "kept": {"settled": "missing"},
+            "before": {"settled": "missing 2"},
+            "back": {"settled": "not ready"},
+            "released": {"settled": "", "released": {"deleted": "missing", "cap": "v1"}},
+        }
+        assert rows(connection, "SELECT DISTINCT disputed ->> 'version' FROM document") == [("missing",)]
+
+
 def test_a_program_of_the_release_before_finds_a_layer_that_is_too_new_for_it(database: str) -> None:
     of_the_release_before(database).close()
     of_this_release(database).close()

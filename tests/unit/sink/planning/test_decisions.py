@@ -113,6 +113,13 @@ def test_a_version_passes_the_check_that_it_was_released_for() -> None:
     assert not Decisions().keeps("")
 
 
+def test_decisions_about_a_version_end_with_another_one() -> None:
+    said = Decisions(kept="missing", released={"deleted": "missing", "cap": "v1"}, linked="hand:7")
+    assert said.about("missing") == Decisions(kept="missing", released={"deleted": "missing"}, linked="hand:7")
+    assert said.about("v1") == Decisions(released={"cap": "v1"}, linked="hand:7")
+    assert said.about("") == said, "it could not be built"
+
+
 def test_what_the_shop_deleted_is_cancelled_where_the_erp_can() -> None:
     ledger = Standpoint(ORDER, released=frozenset({Check.DELETED}))
     came: dict[Milestone, Plan] = {
