@@ -68,6 +68,7 @@ class CopyWriter:
     def prepare(self, cursor: Cursor) -> None:
         """Makes the shop's schema and views, and the session's temporary table. Once per connection."""
         self.forget()
+        self._asked |= self._references  # what the session before this one still had to ask is not known
         cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self._shop)))
         for table in self._profile.tables:
             self._catalogue.declare(cursor, table, self._columns(table))
