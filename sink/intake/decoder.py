@@ -12,13 +12,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from functools import cached_property
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from schemas.model.errors import DataError
+from schemas.reading.json_text import avro_bytes
 from schemas.reading.values import ColumnValue, Convert, column_value
 from schemas.types.kind import Schema
 from sink.intake import copy_text
-from sink.intake.copy_text import NULL, WRITER_HINT, Read, Remembered
+from sink.intake.copy_text import NULL, WRITER_HINT, Read, Remembered, unescaped
 from sink.intake.decoder_code import Column, Form, Tools, compiled, key_source, row_source
 from sink.intake.jsonb import refuse_unfit
 
@@ -108,13 +110,27 @@ class KeyDecoder:
     `canonical` is False if PostgreSQL may call two keys equal whose bytes differ.
     """
 
-    def __init__(self, topic: str, fields: Sequence[Field]) -> None:
+    def __init__(self, topic: str, fields: Sequence[Field], schema: Schema) -> None:
         self.columns: Mapping[str, str] = {field.name: staged_type(field.value.type) for field in fields}
+        self._schema = schema
         self.canonical = all(field.exact for field in fields)
         columns = [field.column for field in fields]
         self.line: KeyLine = compiled(key_source(columns), columns, _tools(topic, fields))
         """`line(b, i)`: the key `b`, whose Avro bytes begin at `i`, as text of COPY: `v0\\tv1`, with nothing behind.
         DataError as Decoder.line."""
+
+    def texts(self, b: bytes, i: int) -> dict[str, str]:
+        """The same by column, not escaped: PostgreSQL's text."""
+        cells = self.line(b, i).split(b"\t")
+        return {name: unescaped(cell).decode() for name, cell in zip(self.columns, cells, strict=True)}
+
+    def texts_of_json(self, key: bytes) -> dict[str, str]:
+        """The same of a key as Connect's JSON, as in the headers of a change of key."""
+        return self.texts(self._avro(key), 0)
+
+    @cached_property
+    def _avro(self) -> Callable[[bytes], bytes]:
+        return avro_bytes(self._schema)
 
 
 def compile_decoder(schema: Schema) -> Decoder:
@@ -137,7 +153,7 @@ def compile_key_decoder(schema: Schema) -> KeyDecoder:
     """The decoder for a key's schema. DataError for one that no connector writes."""
     topic = schema.get("namespace", "")
     try:
-        return KeyDecoder(topic, _fields(topic, schema["fields"]))
+        return KeyDecoder(topic, _fields(topic, schema["fields"]), schema)
     except (*copy_text.FAILURES, StopIteration):
         raise _no_schema(schema) from None
 

@@ -14,7 +14,7 @@ from schemas.model.errors import DataError
 from schemas.registry.wire import FRAME_SIZE
 from sink.intake.copy_text import WRITER_HINT
 from sink.intake.decoder import NEITHER, Decoder, KeyDecoder, Neither
-from sink.staging.assembly import Row, snapshot_of
+from sink.staging.assembly import Row, snapshot_of, stamp_of
 
 _NOTHING: Final[frozenset[str]] = frozenset()
 _FIRST: Final = 0
@@ -36,7 +36,6 @@ class GroupId(NamedTuple):
     unchanged: frozenset[str]
     snapshot: str | None
     deletes: bool
-    rekeyed: bool  # unsent values are taken from the row under the old key
 
 
 @dataclass(slots=True)
@@ -56,6 +55,15 @@ class Truncate(NamedTuple):
     stamp: tuple[int, int, int]
 
 
+class KeyChange(NamedTuple):
+    """A change of a row's key. `old`, `new`: column → PostgreSQL's text; `stamp`: that of both halves."""
+
+    table: str
+    stamp: tuple[int, int, int]
+    old: Mapping[str, str]
+    new: Mapping[str, str]
+
+
 class Unreadable(NamedTuple):
     """A record that cannot be decoded, and why."""
 
@@ -70,18 +78,18 @@ def reason_of(error: DataError) -> str:
 
 @dataclass(slots=True)
 class Batch:
-    """Groups by round. A record that leaves values out is in a later round than the record before it of the same key.
-    TRUNCATEs come last; they concern older rows only."""
+    """Groups by round. A record that needs the values of the record before it of the same key is in a later round.
+    TRUNCATEs come last; they concern older rows only.
+
+    `went`, `came`: changes of keys by topic and stamp, from their delete and from their create. Each half names both
+    keys, since the other one may be in another batch.
+    """
 
     rounds: list[list[Group]] = field(default_factory=list)
     truncates: list[Truncate] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
-    old_keys: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
-    """A row's key before it was changed, by topic and stamp."""
-    new_keys: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
-    """Its key afterwards, if both halves of the change are in the batch."""
-    tables: Mapping[str, str] = field(default_factory=dict)
-    """Topic → table."""
+    went: dict[tuple[str, bytes], KeyChange] = field(default_factory=dict)
+    came: dict[tuple[str, bytes], KeyChange] = field(default_factory=dict)
 
 
 _Rounds = list[dict[bytes, Row]]
@@ -89,7 +97,7 @@ _Rounds = list[dict[bytes, Row]]
 
 def make_batch(rows: Iterable[Row], tables: Mapping[str, str], decoders: Decoders) -> Batch:
     """Makes a batch of records in the order of their partitions. `tables`: topic → table."""
-    batch = Batch(tables=tables)
+    batch = Batch()
     latest = _latest(rows, tables, decoders, batch)
     groups: list[dict[GroupId, Group]] = []
     for (topic, snapshot), rounds in latest.items():
@@ -104,8 +112,8 @@ def make_batch(rows: Iterable[Row], tables: Mapping[str, str], decoders: Decoder
 def _latest(
     rows: Iterable[Row], tables: Mapping[str, str], decoders: Decoders, batch: Batch
 ) -> dict[tuple[str, str | None], _Rounds]:
-    """The latest record of each key, by topic and snapshot. One that leaves values out does not replace the record
-    before it."""
+    """The latest record of each key, by topic and snapshot. One that needs the record before it does not replace
+    it."""
     latest: dict[tuple[str, str | None], _Rounds] = {}
     last_mark, snapshot = b"", None
     for row in rows:
@@ -117,7 +125,9 @@ def _latest(
         key = row[3]
         if key is None:
             _without_key(row, tables[row[0]], decoders, batch)
-        elif row[7] and _leaves_out(row, batch):
+        elif row[7] and not _note_key_change(row, tables[row[0]], decoders, batch):
+            continue
+        elif row[7] and _needs_the_last(row):
             _after_the_others(rounds, key[FRAME_SIZE:], row)
         else:
             rounds[_FIRST][key[FRAME_SIZE:]] = row
@@ -126,15 +136,31 @@ def _latest(
     return latest
 
 
-def _leaves_out(row: Row, batch: Batch) -> bool:
-    """Whether a record leaves out values of the row. Also notes both halves of a change of key."""
-    headers = dict(row[7])
-    if change.OLD_KEY_HEADER in headers and row[3] is not None:
-        batch.new_keys[row[0], row[5]] = row[3]
-    if change.NEW_KEY_HEADER in headers and row[3] is not None:
-        batch.old_keys[row[0], row[5]] = row[3]
+def _note_key_change(row: Row, table: str, decoders: Decoders, batch: Batch) -> bool:
+    """Notes what a half of a change of key says. Returns whether the record can be read; if not, it is set aside."""
+    headers, key = dict(row[7]), row[3] or b""
+    is_create = change.OLD_KEY_HEADER in headers
+    other = headers.get(change.OLD_KEY_HEADER if is_create else change.NEW_KEY_HEADER)
+    if other is None:
+        return True
+    try:
+        decoder = decoders.key(key[1:FRAME_SIZE])
+        its, others = decoder.texts(key, FRAME_SIZE), decoder.texts_of_json(other)
+    except DataError as error:
+        batch.unreadable.append(Unreadable(row, reason_of(error)))
         return False
-    return change.UNCHANGED_HEADER in headers and row[4] is not None
+    if is_create:
+        batch.came[row[0], row[5]] = KeyChange(table, stamp_of(row[5]), others, its)
+    else:
+        batch.went[row[0], row[5]] = KeyChange(table, stamp_of(row[5]), its, others)
+    return True
+
+
+def _needs_the_last(row: Row) -> bool:
+    """Whether a record needs the values of the record before it: it leaves values out, or deletes a row that goes on
+    under another key and may take them over."""
+    headers = dict(row[7])
+    return change.NEW_KEY_HEADER in headers or (change.UNCHANGED_HEADER in headers and row[4] is not None)
 
 
 def _after_the_others(rounds: _Rounds, key: bytes, row: Row) -> None:
@@ -157,8 +183,7 @@ def _without_key(row: Row, table: str, decoders: Decoders, batch: Batch) -> None
     if reason:
         batch.unreadable.append(Unreadable(row, reason))
         return
-    generation, lsn, ordinal = row[5].split(b":")
-    batch.truncates.append(Truncate(table, (int(generation), int(lsn), int(ordinal))))
+    batch.truncates.append(Truncate(table, stamp_of(row[5])))
 
 
 def _decode(
@@ -182,7 +207,7 @@ def _decode(
                 continue
             if group is None or value[1:FRAME_SIZE] != schema_id:
                 schema_id = value[1:FRAME_SIZE]
-                group = _group(groups, GroupId(table, schema_id, _NOTHING, snapshot, False, False), decoders)
+                group = _group(groups, GroupId(table, schema_id, _NOTHING, snapshot, False), decoders)
                 line = group.decoder.line
             text = line(value, FRAME_SIZE, row[5].replace(b":", b"\t"))  # type: ignore[misc, call-arg]
             if text is None:
@@ -201,8 +226,7 @@ def _decode_other(table: str, snapshot: str | None, row: Row, decoders: Decoders
         return
     header = headers.get(change.UNCHANGED_HEADER)
     unchanged = _NOTHING if header is None else change.parse_unchanged(header)
-    rekeyed = bool(unchanged) and change.OLD_KEY_HEADER in headers
-    group = _group(groups, GroupId(table, value[1:FRAME_SIZE], unchanged, snapshot, False, rekeyed), decoders)
+    group = _group(groups, GroupId(table, value[1:FRAME_SIZE], unchanged, snapshot, False), decoders)
     decoder = group.decoder
     assert isinstance(decoder, Decoder)  # noqa: S101  of a value
     line = decoder.line_without(unchanged) if unchanged else decoder.line
@@ -222,7 +246,7 @@ def _add(group: Group, line: bytes | Neither, row: Row) -> None:
 
 def _delete(table: str, row: Row, decoders: Decoders, groups: dict[GroupId, Group]) -> None:
     key = row[3] or b""
-    group = _group(groups, GroupId(table, key[1:FRAME_SIZE], _NOTHING, None, True, False), decoders)
+    group = _group(groups, GroupId(table, key[1:FRAME_SIZE], _NOTHING, None, True), decoders)
     assert isinstance(group.decoder, KeyDecoder)  # noqa: S101  of a key
     group.lines.append(group.decoder.line(key, FRAME_SIZE) + b"\t" + row[5].replace(b":", b"\t") + b"\n")
     group.rows.append(row)

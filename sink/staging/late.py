@@ -28,7 +28,8 @@ def woken(cursor: Cursor, shop: str, profile: Profile, arrived: Collection[str])
     `touched_by`.
 
     Call it again with the same tables in a later transaction: a look that began while this one commits has read the old
-    rows. `shop`: the schema of the staged tables.
+    rows. A new session does not know what the last one still had to ask, so it asks once for all tables. `shop`: the
+    schema of the staged tables.
     """
     rules = [rule for rule in profile.documents.values() if not rule.references.isdisjoint(arrived)]
     if not rules:

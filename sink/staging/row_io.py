@@ -5,7 +5,8 @@ takes the new half of the same change, because both keys may be equal (5 and 5.0
 
 A value that a record did not send (unchanged TOAST, a column that its schema lacks) stays as it is staged. It is
 *unseen* if none is staged since the row was inserted. A record that comes after a newer one fills no values: of several
-such records the first would win silently.
+such records the first would win silently. After a change of key, the row takes such a value from the row that it was;
+if the halves of many changes come in an order in which that row is overwritten first, the value is unseen.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from psycopg2 import sql
 from schemas.model.change import Stamp
 from schemas.model.errors import DataError
 from sink.database import Cursor
+from sink.staging.batch import KeyChange
 from sink.staging.schema import REFUSALS, STAMP, Catalogue, StagedTable, first, names, staged
 
 NULL: Final = "\x02"
@@ -207,39 +209,34 @@ def delete(cursor: Cursor, table: StagedTable, temp: TempTable) -> int:
     return cursor.rowcount
 
 
-def take_over(
-    cursor: Cursor,
-    table: StagedTable,
-    old_key: Mapping[str, str],
-    new_key: Mapping[str, str],
-    stamp: Stamp,
-) -> bool:
-    """After a change of key, copies values that were not sent from the row under the old key. Returns whether it did.
+def take_over(cursor: Cursor, table: StagedTable, changes: Sequence[KeyChange]) -> bool:
+    """After changes of keys, copies values that were not sent from the rows under the old keys. Returns whether it did.
 
-    Call it after the upsert of the new row, before or after the delete of the old one. Keys are PostgreSQL's text. A
-    row under the old key that is not the changed one is left alone.
+    Call it after each half: it copies once both are written, since only then the old row has all earlier changes. A row
+    that has changed since is left alone.
     """
     columns = [name for name in table.present if name not in table.key]
-    if not columns:
+    if not columns or not changes:
         return False
     one = sql.SQL('{0} = CASE WHEN {1} = ANY (t."#unseen") AND {1} <> ALL (o."#missing") THEN o.{0} ELSE t.{0} END')
     values = [one.format(sql.Identifier(name), sql.Literal(name)) for name in columns]
-    missing = sql.SQL("coalesce({}, '{{}}')").format(_unseen_of("t", table, columns))
     cursor.execute(
         sql.SQL(
             "UPDATE {table} AS t SET {values},"
             ' "#unseen" = (SELECT array_agg(u) FROM unnest(t."#unseen") AS u WHERE u = ANY (o."#missing"))'
-            ' FROM (SELECT t.*, {missing} AS "#missing" FROM {table} AS t WHERE {old}) AS o'
-            ' WHERE {new} AND t."#unseen" IS NOT NULL AND (t."#generation", t."#lsn", t."#ordinal") = ({at})'
-            ' AND CASE WHEN o."#deleted" THEN (o."#generation", o."#lsn", o."#ordinal") = ({at})'
-            ' ELSE (o."#generation", o."#lsn", o."#ordinal") < ({at}) END'
+            """ FROM (SELECT o.*, {to}, coalesce({missing}, '{{}}') AS "#missing" FROM {table} AS o, {changes}"""
+            ' WHERE {old} AND o."#deleted"'
+            ' AND (o."#generation", o."#lsn", o."#ordinal") = (c."#generation", c."#lsn", c."#ordinal")) AS o'
+            ' WHERE {new} AND t."#unseen" IS NOT NULL'
+            ' AND (t."#generation", t."#lsn", t."#ordinal") = (o."#generation", o."#lsn", o."#ordinal")'
         ).format(
             table=table.identifier,
             values=sql.SQL(", ").join(values),
-            missing=missing,
-            old=_is_key(table, old_key),
-            new=_is_key(table, new_key),
-            at=_literal(stamp),
+            to=names(_numbered("#to", table)),
+            missing=_unseen_of("o", table, columns),
+            changes=_changes(table, changes),
+            old=_is_key("o", table, "c", "#from"),
+            new=_is_key("t", table, "o", "#to"),
         )
     )
     return cursor.rowcount > 0
@@ -358,9 +355,30 @@ def _excluded(columns: Iterable[str]) -> sql.Composable:
     return sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in columns)
 
 
-def _is_key(table: StagedTable, key: Mapping[str, str]) -> sql.Composable:
-    same = [
-        sql.SQL("t.{} = {}::{}").format(sql.Identifier(n), sql.Literal(key[n]), sql.SQL(table.columns[n].type))
-        for n in table.key
+def _changes(table: StagedTable, changes: Sequence[KeyChange]) -> sql.Composable:
+    """Changes of keys as a relation `c`."""
+    lists: list[tuple[str, str, list[object]]] = [
+        (name, kind, [one.stamp[place] for one in changes])
+        for place, (name, kind) in enumerate((("#generation", "bigint"), ("#lsn", "numeric"), ("#ordinal", "bigint")))
     ]
+    for number, name in enumerate(table.key):
+        lists.append((f"#from{number}", "text", [one.old[name] for one in changes]))
+        lists.append((f"#to{number}", "text", [one.new[name] for one in changes]))
+    arrays = [sql.SQL("{}::{}[]").format(sql.Literal(items), sql.SQL(kind)) for _, kind, items in lists]
+    return sql.SQL("unnest({}) AS c ({})").format(sql.SQL(", ").join(arrays), names(name for name, _, _ in lists))
+
+
+def _numbered(name: str, table: StagedTable) -> list[str]:
+    return [f"{name}{number}" for number in range(len(table.key))]
+
+
+def _is_key(row: str, table: StagedTable, other: str, name: str) -> sql.Composable:
+    """Whether a row has the key that is text in numbered columns of another one."""
+    same = [
+        sql.SQL("{}.{} = {}.{}::{}").format(
+            sql.Identifier(row), sql.Identifier(column), sql.Identifier(other), sql.Identifier(numbered),
+            sql.SQL(table.columns[column].type),
+        )
+        for column, numbered in zip(table.key, _numbered(name, table), strict=True)
+    ]  # fmt: skip
     return sql.SQL(" AND ").join(same)

@@ -17,12 +17,11 @@ from schemas.registry.wire import FRAME_SIZE
 from sink.database import Cursor, names_of
 from sink.documents.profile import Profile
 from sink.documents.refs import DocumentRef
-from sink.intake.copy_text import unescaped
 from sink.intake.decoder import Decoder
 from sink.ledger import blocked, marks, moves
 from sink.staging import late, parked, row_io, touches
 from sink.staging.assembly import Row, stamp_of
-from sink.staging.batch import Batch, Decoders, Group, make_batch, reason_of
+from sink.staging.batch import Batch, Decoders, Group, KeyChange, make_batch, reason_of
 from sink.staging.gaps import TableGap, open_gap
 from sink.staging.row_io import TempTable
 from sink.staging.schema import Catalogue, StagedTable
@@ -69,6 +68,7 @@ class CopyWriter:
     def prepare(self, cursor: Cursor) -> None:
         """Makes the shop's schema and views, and the session's temporary table. Once per connection."""
         self.forget()
+        self._asked |= self._references  # what the session before this one still had to ask is not known
         cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self._shop)))
         for table in self._profile.tables:
             self._catalogue.declare(cursor, table, self._columns(table))
@@ -111,6 +111,7 @@ class CopyWriter:
         """Writes records with their batch. Records that cannot be staged are parked, and hold the documents of their
         commits. Returns the places of parked records."""
         bad = self._write(cursor, rows, batch, tables)
+        moves.note(cursor, self._moved(batch))  # also of a parked record: its row may come again
         if bad:
             self._park(cursor, bad, rows, tables)
         return {row[:3] for row, _ in bad}
@@ -159,7 +160,6 @@ class CopyWriter:
                 for group, table, temp in loaded:
                     self._put(cursor, batch, group, table, temp)
                 touches.collect(cursor, self._profile, relations, selects)
-        moves.note(cursor, self._moved(batch))
         for truncate in batch.truncates:
             self._truncate(cursor, truncate.table, Stamp(truncate.stamp[0], LSN(truncate.stamp[1]), truncate.stamp[2]))
 
@@ -200,44 +200,34 @@ class CopyWriter:
     def _put(self, cursor: Cursor, batch: Batch, group: Group, table: StagedTable, temp: TempTable) -> None:
         if group.id.deletes:
             row_io.delete(cursor, table, temp)
+            self._take_over(cursor, batch.went, group, table)
             return
         if table.name in self._references and row_io.brings_new(cursor, table, temp):
             self._arrived.add(table.name)
         sent = [name for name in temp.types if name not in group.id.unchanged]
         row_io.upsert(cursor, table, temp, sent, group.id.snapshot, distinct=self._has_twins(group))
-        if group.id.rekeyed:
-            for row in group.rows:
-                self._take_over(cursor, batch, table, row)
+        if group.id.unchanged:
+            self._take_over(cursor, batch.came, group, table)
 
     def _has_twins(self, group: Group) -> bool:
         """Whether equal keys may have different bytes."""
         return not self._decoders.key((group.rows[0][3] or b"")[1:FRAME_SIZE]).canonical
 
-    def _take_over(self, cursor: Cursor, batch: Batch, table: StagedTable, row: Row) -> None:
-        old, new = batch.old_keys.get((row[0], row[5])), row[3]
-        if old is None or new is None:
-            return
-        generation, lsn, ordinal = stamp_of(row[5])
-        row_io.take_over(cursor, table, self._key(old), self._key(new), Stamp(generation, LSN(lsn), ordinal))
+    def _take_over(
+        self, cursor: Cursor, changes: Mapping[tuple[str, bytes], KeyChange], group: Group, table: StagedTable
+    ) -> None:
+        if changes:
+            row_io.take_over(cursor, table, [changes[at] for row in group.rows if (at := (row[0], row[5])) in changes])
 
     def _moved(self, batch: Batch) -> dict[DocumentRef, str]:
         """Documents whose key was changed → their old key. Only for documents whose key is the primary key of their
         table."""
         found: dict[DocumentRef, str] = {}
-        for (topic, stamp), old in batch.old_keys.items():
-            new = batch.new_keys.get((topic, stamp))
-            if new is None:
-                continue
+        for one in batch.came.values():  # a key's creates are in one partition, so the last one counts
             for rule in self._profile.documents.values():
-                if rule.root == batch.tables[topic] and (now := self._key(new)).keys() == {rule.key}:
-                    found[DocumentRef(rule.name, now[rule.key])] = self._key(old)[rule.key]
+                if rule.root == one.table and one.new.keys() == {rule.key}:
+                    found[DocumentRef(rule.name, one.new[rule.key])] = one.old[rule.key]
         return found
-
-    def _key(self, key: bytes) -> dict[str, str]:
-        """The columns of a record's key, as PostgreSQL's text."""
-        decoder = self._decoders.key(key[1:FRAME_SIZE])
-        cells = decoder.line(key, FRAME_SIZE).split(b"\t")
-        return {name: unescaped(cell).decode() for name, cell in zip(decoder.columns, cells, strict=True)}
 
     def _truncate(self, cursor: Cursor, name: str, stamp: Stamp) -> None:
         table = self._catalogue.loaded(cursor).get(name)
@@ -393,8 +383,7 @@ class CopyWriter:
 def _use(group: Group) -> str:
     """Distinguishes groups of a table that are loaded at once. Rows of two schemas with the same columns must not share
     a temporary table."""
-    what = ("rows", "deletes", "rekeyed")[group.id.deletes + 2 * group.id.rekeyed]
-    return f"{what} {group.id.schema_id.hex()} {sorted(group.id.unchanged)}"
+    return f"{'deletes' if group.id.deletes else 'rows'} {group.id.schema_id.hex()} {sorted(group.id.unchanged)}"
 
 
 def _by(what: Callable[[Row], Key], rows: Iterable[Row]) -> dict[Key, list[Row]]:

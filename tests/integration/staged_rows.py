@@ -10,6 +10,7 @@ from schemas.model.lsn import LSN
 from sink.database import Connection, connect, transaction
 from sink.layer import migrate
 from sink.staging import row_io
+from sink.staging.batch import KeyChange
 from sink.staging.schema import Catalogue, StagedTable
 
 ORDERS = "public.orders"
@@ -28,6 +29,10 @@ def lines(columns: Iterable[str], rows: Iterable[tuple[Row, Stamp]]) -> bytes:
     return b"".join(
         "\t".join(row_io.NULL if value is None else str(value) for value in line).encode() + b"\n" for line in listed
     )
+
+
+def key_change(old: int, new: int, at: Stamp) -> KeyChange:
+    return KeyChange(ORDERS, (at.generation, int(at.commit_lsn), at.ordinal), {"id": str(old)}, {"id": str(new)})
 
 
 class Copy:

@@ -126,6 +126,17 @@ def test_a_look_that_began_while_the_row_was_committed_is_found_by_the_next_comm
     assert dirty(shop) == {"1", "2"}
 
 
+def test_a_new_stager_finds_a_look_that_began_while_the_last_one_committed(shop: Written) -> None:
+    looked_at(shop, "done")
+    variant(shop, "c", 100)
+    looked_at(shop, "gone")  # it had read what was before
+    shop.copy = shop.writer()
+    with transaction(shop.connection) as cursor:
+        shop.copy.prepare(cursor)
+        shop.copy.mark(cursor)
+    assert dirty(shop) == {"1", "2"}
+
+
 def test_tables_that_are_no_reference_ask_nothing(shop: Written) -> None:
     class Silent:
         def execute(self, *_: object) -> None:

@@ -22,7 +22,7 @@ from sink.documents.models import Price
 from sink.documents.profile import load_profile
 from sink.staging import row_io
 from sink.staging.schema import Catalogue, SchemaBlockedError, stored_name
-from tests.integration.staged_rows import COLUMNS, ORDERS, Copy, Row, stamp
+from tests.integration.staged_rows import COLUMNS, ORDERS, Copy, Row, key_change, stamp
 from tests.keys import all_keys
 
 ONE: Row = {"id": 1, "status": "new", "total": "19.90", "note": "x"}
@@ -107,9 +107,9 @@ def test_s1_no_column_of_the_shop_meets_one_of_ours(copy: Copy, name: str) -> No
     copy.put((first | {name: "second"}, stamp(200)), columns=columns, sent=["id", name], snapshot="s1")
     assert copy.shown(f'id, "{name}", note') == [(1, "second", "n")]
     copy.put((first | {"id": 2}, stamp(300)), columns=columns, sent=["id", "note"])
+    copy.delete(({"id": 1}, stamp(300)))
     with transaction(copy.connection) as cursor:
-        assert row_io.take_over(cursor, copy.table(), {"id": "1"}, {"id": "2"}, stamp(300))
-    copy.delete(({"id": 1}, stamp(400)))
+        assert row_io.take_over(cursor, copy.table(), [key_change(1, 2, stamp(300))])
     assert copy.shown(f'id, "{name}", note') == [(2, "second", "n")]
 
 

@@ -119,6 +119,38 @@ def test_f5_what_key_a_document_had_is_known(written: Written, old_first: bool) 
     assert written.rows("SELECT * FROM ordertap_shop.key_change") == [("sales_order", "18", "17")]
 
 
+@pytest.mark.parametrize("old_first", [True, False])
+def test_f5_a_key_change_is_known_if_its_halves_are_written_apart(written: Written, old_first: bool) -> None:
+    """As in a large commit. The new row has the value that was not sent, as of the last change before."""
+    written.stage(order(17, 100))
+    earlier = order(17, 200, 1, op="u", row={"note": "new"})
+    old, new = key_change(order(17, 200, 2), order(18, 200, 2, row={"note": None}), without=["note"])
+    written.stage_parts(*(([earlier, old], [new]) if old_first else ([new], [earlier, old])))
+    assert written.rows("SELECT * FROM ordertap_shop.key_change") == [("sales_order", "18", "17")]
+    assert notes(written) == [(18, "paid", "new")]
+
+
+@pytest.mark.parametrize("bad_half", [False, True])
+def test_f5_a_key_change_is_known_beside_a_record_that_cannot_be_staged(written: Written, bad_half: bool) -> None:
+    """Also if that is the new half: its row may come again."""
+    written.stage(order(17, 100))
+    old, new = key_change(order(17, 200), order(18, 200, row={"note": None}), without=["note"])
+    bad = (new if bad_half else order(19, 200, 2))._replace(row_bytes=b"\0\0\0")
+    written.stage(old, *(() if bad_half else (new,)), bad)
+    assert written.rows("SELECT * FROM ordertap_shop.key_change") == [("sales_order", "18", "17")]
+    assert notes(written) == ([] if bad_half else [(18, "paid", "x")])
+
+
+def test_a_key_change_takes_over_what_was_changed_just_before(written: Written) -> None:
+    """Also if the row had two keys since the last batch."""
+    written.stage(order(17, 100))
+    changed = order(17, 200, op="u", row={"note": "new"})
+    halves = key_change(order(17, 300), order(18, 300, row={"note": None}), without=["note"])
+    again = key_change(order(18, 400), order(19, 400, row={"note": None}), without=["note"])
+    written.stage(changed, *halves, *again)
+    assert notes(written) == [(19, "paid", "new")]
+
+
 def test_a_line_that_moves_touches_both_orders(written: Written) -> None:
     written.stage(line(1, 100))
     written.stage(line(1, 200, of=18, op="u"))

@@ -165,9 +165,9 @@ def test_s8_a_table_of_too_many_columns_parks_its_records_alone(feed: Feed, runn
 
 def _key_change(old: int, new: int, ordinal: int, halves: tuple[int, int], **values: Any) -> list[Piece]:
     unchanged = ((change.UNCHANGED_HEADER, change.unchanged_header(["body"])),) if "body" not in values else ()
-    out = row(TEXTS, old, 0, ordinal, "d", partition=halves[0], headers=((change.NEW_KEY_HEADER, b"k"),))
+    out = row(TEXTS, old, 0, ordinal, "d", partition=halves[0], headers=((change.NEW_KEY_HEADER, b'{"id":%d}' % new),))
     values = {"body": UNAVAILABLE, **values}
-    headers = ((change.OLD_KEY_HEADER, b"k"), *unchanged)
+    headers = ((change.OLD_KEY_HEADER, b'{"id":%d}' % old), *unchanged)
     return [out, row(TEXTS, new, 0, ordinal, partition=halves[1], headers=headers, **values)]
 
 

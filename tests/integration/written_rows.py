@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -58,10 +59,16 @@ class Written(Feed):
 
     def stage(self, *changes: Piece | Row) -> None:
         """Makes changes visible in one transaction."""
-        rows = [self.row(one) if isinstance(one, Piece) else one for one in changes]
+        self.stage_parts(changes)
+
+    def stage_parts(self, *parts: Sequence[Piece | Row]) -> None:
+        """Makes changes visible in one transaction that writes them part by part, as it does those of a large
+        commit."""
+        tables = {self.topic(table): table for table in self.types}
         with transaction(self.connection) as cursor:
-            tables = {self.topic(table): table for table in self.types}
-            self.copy.write(cursor, rows, self.copy.decode(rows, tables), tables)
+            for part in parts:
+                rows = [self.row(one) if isinstance(one, Piece) else one for one in part]
+                self.copy.write(cursor, rows, self.copy.decode(rows, tables), tables)
             self.copy.mark(cursor)
 
     def staged(self, cursor: Any, name: str) -> StagedTable:
@@ -75,9 +82,13 @@ def unchanged(*columns: str) -> tuple[tuple[str, bytes], ...]:
 
 
 def key_change(old: Piece, new: Piece, without: Iterable[str] = ()) -> tuple[Piece, Piece]:
-    """Both halves of a change of key. It is read that they refer to each other, not what they say."""
+    """Both halves of a change of key. Each names the other's key. `without`: columns that the new one leaves out."""
     left_out = unchanged(*without) if without else ()
     return (
-        old._replace(op="d", headers=((change.NEW_KEY_HEADER, b"{}"),)),
-        new._replace(op="c", headers=((change.OLD_KEY_HEADER, b"{}"), *left_out)),
+        old._replace(op="d", headers=((change.NEW_KEY_HEADER, _key(new)),)),
+        new._replace(op="c", headers=((change.OLD_KEY_HEADER, _key(old)), *left_out)),
     )
+
+
+def _key(piece: Piece) -> bytes:
+    return json.dumps({"id": piece.row["id"]}).encode()

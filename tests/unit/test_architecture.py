@@ -79,9 +79,8 @@ PURE = frozenset({
 })  # fmt: skip
 """Files and folders of the sink that import each other, `schemas`, and of others only this:"""
 PURE_IMPORTS = {
-    "__future__", "collections", "dataclasses", "datetime", "decimal", "difflib", "enum", "json", "pydantic",
-    "pydantic_core", "re", "struct",
-    "typing",
+    "__future__", "collections", "dataclasses", "datetime", "decimal", "difflib", "enum", "functools", "json",
+    "pydantic", "pydantic_core", "re", "struct", "typing",
 }  # fmt: skip
 
 # Two classes may share a name only here: both are named in the words of their subject, or are still to be renamed.

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from schemas.model.change import UNAVAILABLE, UNCHANGED
 from schemas.model.errors import DataError
 from schemas.model.relation import Column, ColumnFacts, Relation, TableFacts
-from schemas.reading.json_text import without_logical_types
+from schemas.reading.json_text import json_text, without_logical_types
 from schemas.types.arrays import array_elements
 from schemas.types.kind import VARIABLE_SCALE, Schema, decimal_type, named
 from schemas.writing.codec import compile_codec
@@ -388,6 +388,7 @@ def test_keys(which: str, data: st.DataObject) -> None:
     record = {"v0": data.draw(values("string")), "v1": data.draw(values(avro))}
     content = encoded(schema, record)
     assert decoded(decoder.columns, cells(decoder.line(content, 5))) == expected(schema, content)
+    assert decoder.texts_of_json(json_text(schema)(content[5:])) == decoder.texts(content, 5)
     for damaged in (content + b"\0", content[:-1], content[:5]):
         with pytest.raises(DataError):
             decoder.line(damaged, 5)
@@ -399,6 +400,13 @@ def test_a_key_of_capture() -> None:
     content = ENCODER.key(ROW)
     assert content is not None
     assert (decoder.line(content, 5), decoder.columns, decoder.canonical) == (b"7", {"id": "bigint"}, True)
+    assert decoder.texts(content, 5) == decoder.texts_of_json(ENCODER.key_json(ROW)) == {"id": "7"}
+
+
+@pytest.mark.parametrize("header", [b"", b"\xff", b"7", b"[]", b"{}", b'{"id":"x"}', b'{"id":null}', b"[" * 100_000])
+def test_json_that_is_no_key_is_refused_without_its_values(header: bytes) -> None:
+    with pytest.raises(DataError, match="does not fit"):
+        compile_key_decoder(CODEC.key_schema or {}).texts_of_json(header)
 
 
 @pytest.mark.parametrize(
