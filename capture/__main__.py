@@ -98,7 +98,7 @@ def run(config: Config = None) -> None:
 
 @app.command()
 def check(config: Config = None, as_json: Json = False) -> None:
-    """Looks at database, role, publication, tables, slot, broker and registry, and prints what mends each finding.
+    """Looks at database, role, publication, tables, slot, broker and registry, and prints how to fix each finding.
 
     Exit code 0 when nothing is BAD (warnings may be there), else 1.
     """
@@ -108,13 +108,13 @@ def check(config: Config = None, as_json: Json = False) -> None:
         found.append(finding)
         if not as_json:
             typer.echo(f"{finding.level:4} {finding.what}")
-            typer.echo(f"     mend: {finding.remedy}") if finding.remedy else None
+            typer.echo(f"     fix: {finding.remedy}") if finding.remedy else None
     bad = sum(finding.level == "BAD" for finding in found)
     warned = sum(finding.level == "warn" for finding in found)
     if as_json:
         typer.echo(json.dumps({"ok": not bad, "findings": [finding._asdict() for finding in found]}, indent=1))
     else:
-        typer.echo(f"{bad} to mend, {warned} warned of" if bad or warned else "all is well")
+        typer.echo(f"{bad} to fix, {warned} warned of" if bad or warned else "all is well")
     raise typer.Exit(ExitCode.FAILED if bad else 0)
 
 

@@ -1,5 +1,5 @@
 """Whether streaming from a position would lose or double changes. Errors say what happened, what may be missing and
-what mends it."""
+how to fix it."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _NOT_UTF8 = (
     "a value of the table"
 )
 IN_THE_LOG: Final = (
-    "find the value by its bytes and mend it in the shop; the log keeps it, so `capture repair --execute` makes a new "
+    "find the value by its bytes and fix it in the shop; the log keeps it, so `capture repair --execute` makes a new "
     "slot behind it (it says what it does without that)"
 )
 """The next step if the server cannot convert a text in the log to UTF-8."""

@@ -161,7 +161,7 @@ class ChunkReader:
             )
         except NOT_SQL as error:
             what = f"the condition for {name} is not SQL that PostgreSQL takes" if condition else f"reading {name}"
-            raise SettingsError(f"{what}: {first_line(error)}", "mend it, then send the signal again") from None
+            raise SettingsError(f"{what}: {first_line(error)}", "fix it, then send the signal again") from None
         cursor.execute("COMMIT")
         self._fitting = len(lines.kept) if lines.full else min(self._rows, 2 * self._fitting)
         more = lines.full or len(lines.kept) >= limit

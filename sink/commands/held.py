@@ -55,7 +55,7 @@ def lines(found: Sequence[HeldGroup]) -> Iterator[str]:
             yield from _group(group)
     yield f"{_sum(found)} held, waiting or tried again" if found else "nothing is held"
     if found:
-        yield "after mending: `sink retry TYPE KEY`, or `sink retry --all`; everything about one: `sink show TYPE KEY`"
+        yield "once fixed: `sink retry TYPE KEY`, or `sink retry --all`; everything about one: `sink show TYPE KEY`"
         yield "the commands after `or` are dry runs; --execute does it"
 
 

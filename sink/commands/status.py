@@ -24,7 +24,7 @@ _NEXT_FOR_GAP = (
     " `capture signal snapshot TABLE`"
 )
 _NEXT_FOR_PARKED = (
-    "it is kept in table parked; mend its writer or the registry, then set the offsets back to before it,"
+    "it is kept in table parked; fix its writer or the registry, then set the offsets back to before it,"
     " or read its table again: `capture signal snapshot TABLE`; a later complete record of its row ends it, too"
 )
 

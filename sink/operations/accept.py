@@ -126,7 +126,7 @@ def to_decide(found: Asked | None, ref: DocumentRef, way: Way) -> Asked:
             )
         others = ", ".join(f"`sink {one}`" for one in can)
         name = f"for check `{found.check}`" if found.check else "by an earlier release"
-        raise SettingsError(f"{ref} is held {name}, which {way} does not end", f"mend it; verbs that end it: {others}")
+        raise SettingsError(f"{ref} is held {name}, which {way} does not end", f"fix it; verbs that end it: {others}")
     if found.under_way:
         raise busy(ref)
     return found

@@ -242,7 +242,7 @@ def _create(ref: ErpRef, desired: ErpRecord, policy: Policy, ledger: Standpoint)
     if desired.fields.get("cancelled"):
         return []
     if desired.kind in ("order", "return") and not desired.parts.get("line"):
-        return Hold(f"the {desired.kind} has no lines", "mend it in the shop", "data", Check.NO_LINES)
+        return Hold(f"the {desired.kind} has no lines", "fix it in the shop", "data", Check.NO_LINES)
     return [_Steps(ref, None, ledger).make("create", desired, policy.goal_of(desired.kind))]
 
 

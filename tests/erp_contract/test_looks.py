@@ -192,7 +192,7 @@ def test_check_tells_the_identity_and_what_is_missing(target: Target, sink: Sink
     assert not checked.advice
     with target.lacking() as name, pytest.raises(StopError, match=name):
         sink.erp.check()
-    assert sink.erp.check().identity == checked.identity, "what was mended is seen without a restart"
+    assert sink.erp.check().identity == checked.identity, "what was fixed is seen without a restart"
     target.copied()
     assert sink.erp.check().identity != checked.identity
 

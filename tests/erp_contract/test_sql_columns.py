@@ -80,11 +80,11 @@ REFUSED: dict[str, tuple[Edits, Edits, str, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_column_that_would_harm_all_is_refused_with_line_and_mend(place: Place, what: str) -> None:
-    tables, mapping, said, mend = REFUSED[what]
+def test_a_column_that_would_harm_all_is_refused_with_line_and_fix(place: Place, what: str) -> None:
+    tables, mapping, said, fix = REFUSED[what]
     error = place.refused(tables, mapping)
     assert re.search(said, error.message), error.message
-    assert re.search(mend, error.hint), error.hint
+    assert re.search(fix, error.hint), error.hint
 
 
 def test_all_that_is_wrong_is_told_at_once_and_a_table_once(place: Place) -> None:
@@ -153,12 +153,12 @@ NOTED: dict[str, tuple[Edits, Edits, str, str]] = {
 
 
 @pytest.mark.parametrize("what", NOTED)
-def test_what_holds_some_documents_is_noted_with_its_mend(place: Place, what: str) -> None:
-    tables, mapping, said, mend = NOTED[what]
+def test_what_holds_some_documents_is_noted_with_its_fix(place: Place, what: str) -> None:
+    tables, mapping, said, fix = NOTED[what]
     notes = place.notes(tables, mapping)
     fits = [hint for message, hint in notes if said in message]
     assert fits, notes
-    assert mend in fits[0]
+    assert fix in fits[0]
 
 
 def test_what_is_just_enough_is_not_noted(place: Place) -> None:

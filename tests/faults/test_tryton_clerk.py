@@ -72,7 +72,7 @@ def _nothing(_: Office) -> None:
 
 
 def _again(ref: DocumentRef, first: Does = _nothing) -> Does:
-    """Lets the sink look once more, after `first` has mended what was wrong."""
+    """Lets the sink look once more, after `first` has fixed what was wrong."""
 
     def way_out(office: Office) -> None:
         first(office)

@@ -144,7 +144,7 @@ def test_stops_when_the_slot_is_gone_and_repair_reads_anew(shop: Shop) -> None:
     assert shop.position()["generation"] == 2
 
 
-def test_a_publication_made_again_is_mended_by_the_repair_that_the_start_names(shop: Shop) -> None:
+def test_a_publication_made_again_is_fixed_by_the_repair_that_the_start_names(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()
     assert shop.capture.stop() == 0

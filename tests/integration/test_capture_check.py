@@ -1,4 +1,4 @@
-"""`capture check`: each thing that can be wrong on a real server is found, and what it prints mends it."""
+"""`capture check`: each thing that can be wrong on a real server is found, and what it prints fixes it."""
 
 from __future__ import annotations
 
@@ -116,13 +116,13 @@ BREAKS = {
 }
 
 
-def test_what_is_broken_is_found_and_the_printed_sql_mends_it(ready: OpsShop) -> None:
+def test_what_is_broken_is_found_and_the_printed_sql_fixes_it(ready: OpsShop) -> None:
     assert serious(ready) == {}
     for statement, said in BREAKS.values():
         ready.sql(*statement.format(role=ready.role).split("; "))
         remedies = serious(ready)
         assert any(said in what for what in remedies), (statement, remedies)
-        for _ in range(3):  # a mended thing may show the next one
+        for _ in range(3):  # a fixed thing may show the next one
             as_dba(ready, "\n".join(remedies.values()))
             remedies = serious(ready)
         assert remedies == {}, statement
@@ -414,7 +414,7 @@ def test_a_health_port_that_is_taken(ready: OpsShop) -> None:
         checked = run("capture", "check", config=ready.config)
         started = run("capture", "run", config=ready.config)
     said = f"health_port {port} of 127.0.0.1 cannot be opened on this machine: Address already in use"
-    assert f"BAD  {said}\n     mend: set health_port to a free one" in checked.stdout
+    assert f"BAD  {said}\n     fix: set health_port to a free one" in checked.stdout
     assert checked.returncode == 1
     assert started.returncode == ExitCode.CONFIG
     assert f"port {port} of 127.0.0.1 cannot be opened: Address already in use" in started.stderr

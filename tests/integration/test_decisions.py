@@ -96,7 +96,7 @@ def test_what_the_erp_would_refuse_anyway_is_not_released(
     look(worker, middle, ORDER)
     with pytest.raises(SettingsError) as refused:
         let_pass(middle, ORDER, "Ada", execute=True)
-    assert refused.value.hint == "mend it; verbs that end it: `sink retry`, `sink accept`, `sink ignore`"
+    assert refused.value.hint == "fix it; verbs that end it: `sink retry`, `sink accept`, `sink ignore`"
 
 
 def test_an_order_is_ignored_for_ever_with_what_comes_of_it(
@@ -244,7 +244,7 @@ def _is_held(middle: Connection, check: Check, is_there: bool) -> None:
     with transaction(middle) as cursor:
         cursor.execute(
             "UPDATE ordertap_shop.document SET state = 'held', cause = 'decision', check_name = %s, decisions = NULL,"
-            f" reason = 'why', next_step = 'mend it', intent = {under_way}, applied = {applied},"
+            f" reason = 'why', next_step = 'fix it', intent = {under_way}, applied = {applied},"
             ' disputed = \'{"version": "v1", "fields": []}\' WHERE type = \'sales_order\'',
             (check,),
         )
@@ -257,5 +257,5 @@ def test_each_check_has_a_way_out() -> None:
         "`sink release sales_order 1 --person NAME`: it is sent as it is",
         "`sink ignore sales_order 1 --person NAME`: nothing is done about it any more",
     ]
-    assert addressed("mend it, then `sink retry`", "sales_order 1") == "mend it, then `sink retry sales_order 1`"
+    assert addressed("fix it, then `sink retry`", "sales_order 1") == "fix it, then `sink retry sales_order 1`"
     assert commands(None, str(DocumentRef("sales_order", "1")), in_erp=True) == []

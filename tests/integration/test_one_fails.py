@@ -54,7 +54,7 @@ class Refusing(SqlErp):
 
     def _refuse_if(self, refuses: bool) -> None:
         if refuses:
-            raise HoldError("it refused", "mend it")
+            raise HoldError("it refused", "fix it")
 
 
 class Failing(SqlErp):
@@ -117,7 +117,7 @@ def _states(middle: Connection, type_: str = "sales_order") -> dict[str, int]:
     ("error", "reason"),
     [
         (partial(ValueError, SECRET), "the sink fails at it: ValueError"),
-        (partial(HoldError, "the item cannot be looked up", "mend it", "data"), "the item cannot be looked up"),
+        (partial(HoldError, "the item cannot be looked up", "fix it", "data"), "the item cannot be looked up"),
     ],
 )
 def test_an_order_that_cannot_be_planned_is_held_alone(

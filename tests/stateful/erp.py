@@ -212,7 +212,7 @@ class ScriptedErp:
         _refuse(self.desk, step)
         kept = _kept(step.want)
         if wrong := not_kept(step.want, kept):
-            raise HoldError(f"the ERP does not keep it: {wrong}", "mend it in the shop, then `sink retry`", "data")
+            raise HoldError(f"the ERP does not keep it: {wrong}", "fix it in the shop, then `sink retry`", "data")
         return kept
 
     def _calls(self, step: Step, now: Paper | None, wanted: ErpRecord) -> list[Paper]:
@@ -320,7 +320,7 @@ def _refuse_row(desk: Desk, part: PartKind, row: Fields, order: Value, sold: Pap
     if row.get("sku") is not None and row["sku"] not in desk.items:
         raise HoldError("there is no such item", "make it", "master data")
     if part == "line" and "net" in row and row["net"] is None:
-        raise HoldError("a line has no amount", "mend it in the shop", "data")
+        raise HoldError("a line has no amount", "fix it in the shop", "data")
 
 
 def _kept(want: ErpRecord) -> ErpRecord:

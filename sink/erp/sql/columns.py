@@ -116,8 +116,8 @@ def _missing(use: Use, known: Known) -> str:
     return "" if use.column in known[use.table] else f"the ERP has no {use.shown}"
 
 
-def _told(mapping: Mapped, use: Use, said: str, mend: str) -> Advice:
-    return Advice(f"{mapping.where(*use.names)}: {said}", mend)
+def _told(mapping: Mapped, use: Use, said: str, fix: str) -> Advice:
+    return Advice(f"{mapping.where(*use.names)}: {said}", fix)
 
 
 def _of_type(mapping: Mapped, use: Use, known: Known, dialect: str, found: Looked) -> None:
@@ -126,14 +126,14 @@ def _of_type(mapping: Mapped, use: Use, known: Known, dialect: str, found: Looke
     if use.type is None:
         return
     kind, type_ = use.type.type, plain_type(column)
-    mend = f"make it {_MAKE[kind]}, or name another column"
+    fix = f"make it {_MAKE[kind]}, or name another column"
     if "computed" in column or column.get("identity", {}).get("always"):
         found.refused.append(_told(mapping, use, f"{use.shown} is filled by the ERP itself", "name another column"))
     elif unfit := _unfit(kind, type_, dialect):
-        found.refused.append(_told(mapping, use, f"{use.shown} is {_name(type_)}, {unfit}", mend))
+        found.refused.append(_told(mapping, use, f"{use.shown} is {_name(type_)}, {unfit}", fix))
     else:
         for said in _narrow(use, type_, dialect):
-            found.notes.append(_told(mapping, use, f"{use.shown} is {_name(type_)}, {said}", mend))
+            found.notes.append(_told(mapping, use, f"{use.shown} is {_name(type_)}, {said}", fix))
         if use.type.empty and not column["nullable"]:
             said = f"{use.shown} must have a value, and the shop may have none: such a document is held"
             found.notes.append(_told(mapping, use, said, "let it be empty (DROP NOT NULL)"))

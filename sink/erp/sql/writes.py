@@ -153,7 +153,7 @@ class Writing:
             row = found.get(step.ref.external)
             wrong = "it is not there" if row is None else self._wrong(step, row)
             if wrong or row is None:
-                hint = "let the ERP's columns keep what the shop has, or mend it in the shop, then `sink retry`"
+                hint = "let the ERP's columns keep what the shop has, or fix it in the shop, then `sink retry`"
                 unkept[number] = NotDone(HoldError(f"the ERP does not keep it: {wrong}", hint, "data"))
             else:
                 results[number] = row.observed

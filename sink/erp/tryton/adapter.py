@@ -38,7 +38,7 @@ from sink.erp.tryton.rpc import Rpc, WriteCalls, now
 from sink.erp.tryton.settings import TrytonSettings
 
 _BATCH: Final = 40
-_UNREAD: Final = HoldError("open it there, and Tryton says why", "mend it there, then `sink retry`")
+_UNREAD: Final = HoldError("open it there, and Tryton says why", "fix it there, then `sink retry`")
 """Shown instead of Tryton's words. They may name a person, and we cannot blank out the document's personal values
 because we could not read it."""
 _NOBODYS: Final = "-"

@@ -32,7 +32,7 @@ _READ: Final = [
 ]  # fmt: skip
 _SOUGHT: Final = {"reference": "code", "number": "code", "name": "name", "tax_id": "identifiers.code", "email": "email"}
 _SHOWN: Final = ("active", "in", [True, False])
-_KEPT: Final = "mend it in the shop, or let Tryton keep it as it is, then `sink retry`"
+_KEPT: Final = "fix it in the shop, or let Tryton keep it as it is, then `sink retry`"
 
 
 class Customers:

@@ -236,5 +236,5 @@ def _ended(step: Step, sale: Sale) -> StepResult:
 
 
 def _unkept(wrong: str) -> HoldError:
-    hint = "let the ERP keep what the shop has, or mend it in the shop, then `sink retry`"
+    hint = "let the ERP keep what the shop has, or fix it in the shop, then `sink retry`"
     return HoldError(f"the ERP does not keep it: {wrong}", hint, "data")

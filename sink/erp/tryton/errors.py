@@ -12,7 +12,7 @@ from typing import Final
 from sink.erp.contract import ConflictError, HoldError, RetryError, SlowDownError, StopError
 from sink.erp.kinds import ErpRecord, is_personal
 
-_MEND: Final = "mend it in the shop or in Tryton, then `sink retry`"
+_FIX: Final = "fix it in the shop or in Tryton, then `sink retry`"
 _LONGEST: Final = 300
 _REST: Final = 10.0
 
@@ -56,7 +56,7 @@ def of_answer(error: Sequence[object]) -> StaleError | RefusalError | HoldError 
     if kind == "LoginException":
         return StopError("Tryton asks for more than a password", "give erp.user a log-in by password alone")
     if kind in ("UserError", "UserWarning"):
-        return RefusalError(f"the ERP refused it: {_words(rest)}", _MEND, "master data")
+        return RefusalError(f"the ERP refused it: {_words(rest)}", _FIX, "master data")
     return HoldError(f"the ERP fails at it: {_words([kind])}", "see the log of Tryton's server, then `sink retry`")
 
 

@@ -104,7 +104,7 @@ def booked(fields: Fields, scale: Scale) -> Booked:
     """Books a child by Tryton's arithmetic. HoldError if it has no amounts."""
     quantity, net, rate = _quantity(fields), _number(fields, "net"), _number(fields, "tax_rate")
     if not quantity:
-        raise HoldError("a line has the quantity 0", "mend it in the shop, then `sink retry`", "data")
+        raise HoldError("a line has the quantity 0", "fix it in the shop, then `sink retry`", "data")
     price = (net / quantity).quantize(scale.price, ROUND_HALF_EVEN)
     return Booked(price, _rounded(price * quantity, scale.minor), _rounded(price * quantity * rate / 100, scale.minor))
 
@@ -224,7 +224,7 @@ def _item(part: PartKind, fields: Fields, goods: Goods) -> Product:
         service = {"discount": "discount", "component": "refund"}.get(part) or str(fields.get("name") or part)
         return goods.service(service, _number(fields, "tax_rate"))
     if not fields.get("sku"):
-        raise HoldError("a line has no SKU", "mend it in the shop, then `sink retry`", "data")
+        raise HoldError("a line has no SKU", "fix it in the shop, then `sink retry`", "data")
     return goods.item(str(fields["sku"]))
 
 
@@ -309,7 +309,7 @@ def _add(rates: dict[Decimal, Sums], rate: Decimal, net: Decimal, tax: Decimal) 
 def _number(fields: Fields, name: str) -> Decimal:
     value = fields.get(name)
     if not isinstance(value, Decimal):
-        raise HoldError(f"a line has no {name}", "mend it in the shop, then `sink retry`", "data")
+        raise HoldError(f"a line has no {name}", "fix it in the shop, then `sink retry`", "data")
     return value
 
 

@@ -186,7 +186,7 @@ class Prices:
         amount, least = fields["amount"], fields["minimum_quantity"]
         since, until = fields.get("valid_from"), fields.get("valid_until")
         if not isinstance(amount, Decimal) or not isinstance(least, Decimal):
-            raise HoldError("the price has no amount", "mend it in the shop", "data")
+            raise HoldError("the price has no amount", "fix it in the shop", "data")
         formula = formula_of(Formula(amount, step.ref.external, step.key, _time(since), _time(until)))
         if step.verb == "remove":
             return {"formula": formula, "start_date": _GONE, "end_date": _GONE, "sequence": _LAST}

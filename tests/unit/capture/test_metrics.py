@@ -147,10 +147,10 @@ def test_what_is_under_way_is_the_lag(streaming: Metrics, clock: SimpleNamespace
 
 def test_a_start_that_fails_three_times_the_same_way_says_so_until_something_gets_through(streaming: Metrics) -> None:
     reasons = [f"reading slot a from 0/1A{number}F (process {number})" for number in range(3)]
-    assert [streaming.start_failed(reason, "mend it") for reason in reasons] == [False, False, True]
+    assert [streaming.start_failed(reason, "fix it") for reason in reasons] == [False, False, True]
     assert streaming.state.startswith("starting again: ")  # or SIGTERM would not be heard
     assert streaming.ready() == (False, streaming.state)
-    assert "the same start has failed 3 times; next: mend it" in streaming.state
+    assert "the same start has failed 3 times; next: fix it" in streaming.state
     assert not streaming.start_failed("Kafka is away", "wait")
     assert not streaming.start_failed("Kafka is away", "wait")
     beat(streaming, 2)

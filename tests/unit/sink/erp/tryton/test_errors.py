@@ -57,5 +57,5 @@ def test_a_traceback_is_not_shown() -> None:
 
 def test_a_reason_says_nothing_personal() -> None:
     want = ErpRecord("customer", {"name": "Ann Lee", "email": "a@b.example", "number": "100001", "billing_city": ""})
-    found = hidden(HoldError("refused: Ann Lee (100001), a@b.example", "mend it", "data"), want)
-    assert (found.message, found.hint, found.cause) == ("refused: … (100001), …", "mend it", "data")
+    found = hidden(HoldError("refused: Ann Lee (100001), a@b.example", "fix it", "data"), want)
+    assert (found.message, found.hint, found.cause) == ("refused: … (100001), …", "fix it", "data")
