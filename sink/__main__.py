@@ -58,7 +58,7 @@ def _tell_version(asked: bool) -> None:
 @app.callback()
 def _every_verb(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and end.")
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     pass

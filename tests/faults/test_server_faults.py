@@ -181,7 +181,7 @@ def test_a_slot_that_was_moved_under_a_running_capture_stops_it_and_repair_fixes
     finally:
         os.kill(shop.capture.pid, signal.SIGCONT)
     assert shop.capture.wait(PATIENCE) not in (0, -9)
-    assert "was moved by somebody else: heartbeats" in said(shop.capture)
+    assert "was advanced by someone else: heartbeats" in said(shop.capture)
     assert "capture repair --execute" in said(shop.capture)
     shop.repair(generation=2)
 

@@ -55,7 +55,7 @@ def test_c2_a_value_that_is_no_utf_8_parks_its_table_alone(open_in: Callable[[st
     shop.capture.start()
     shop.drain()
     assert parked(shop) == ["public.lines"]
-    assert 'table public.lines: a value of column "sku" is no UTF-8' in said(shop.capture)
+    assert 'table public.lines: a value of column "sku" is not UTF-8' in said(shop.capture)
     shop.order(10, 20)
     shop.signal("snapshot", "public.lines")  # nothing was fixed
     shop.until_said("table is left out of the snapshot")
@@ -126,6 +126,6 @@ def test_c3_an_outbox_event_is_read_in_the_databases_encoding(open_in: Callable[
     connection.close()
     shop.drain()
     assert shop.capture.stop() == 0
-    assert "not what its outbox route reads" not in said(shop.capture)
+    assert "not what its outbox route expects" not in said(shop.capture)
     (sent,) = read_raw(shop, [f"{shop.prefix}.out"])
     assert (sent.key(), sent.value()) == ("Käse".encode(), "Grüße".encode())

@@ -219,10 +219,10 @@ def test_json_needs_no_registry_and_shapes_records() -> None:
     ("changed", "said"),
     [
         ({"schema_registry_url": ""}, "schema_registry_url: missing; or set output: json"),
-        ({"output": "json", "incompatible_schema": "version"}, "incompatible_schema: version has no meaning"),
-        ({"output": "json", "incompatible_schema": "park"}, "incompatible_schema: park has no meaning"),
+        ({"output": "json", "incompatible_schema": "version"}, "incompatible_schema: version makes no sense"),
+        ({"output": "json", "incompatible_schema": "park"}, "incompatible_schema: park makes no sense"),
         ({"output": "xml"}, "output: "),
-        ({"json_schemas_enable": True}, "json_schemas_enable: has a meaning only with output: json"),
+        ({"json_schemas_enable": True}, "json_schemas_enable: only makes sense with output: json"),
     ],
 )
 def test_an_output_that_cannot_be_is_refused(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
