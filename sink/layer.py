@@ -77,7 +77,7 @@ def enter(connection: Connection, shop: str) -> None:
     with transaction(connection) as cursor:
         if not _waited(cursor, "pg_advisory_lock_shared", [_lock(shop)]):
             raise UnavailableError(
-                f"the middle layer of shop {shop} is being migrated", "try again when that has ended"
+                f"the middle layer of shop {shop} is being migrated", "try again when that has finished"
             )
         found = version(cursor, shop)
     _refuse_newer(found)

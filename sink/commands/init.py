@@ -36,7 +36,7 @@ def _init(
     Example: `sink init --user admin --password-file /run/secrets/tryton_admin`
     """
     if bool(user) is (password_file is None):
-        raise typer.BadParameter("say both, --user and --password-file, or neither")
+        raise typer.BadParameter("give both --user and --password-file, or neither")
     setup = wiring.setup(settings_of(config), user, password_file)
     with closing(setup) if setup else nullcontext():
         found = init.init(setup, execute) if setup else None

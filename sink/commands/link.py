@@ -33,7 +33,7 @@ def _link(
     file: Annotated[Path | None, typer.Option("--csv", help="Lines `type,key,reference`.")] = None,
     accept_difference: Annotated[
         bool,
-        typer.Option("--accept-difference", help="Link it although the amounts differ; the shop's amount is sent."),
+        typer.Option("--accept-difference", help="Link it even though the amounts differ; the shop's amount is sent."),
     ] = False,
     execute: Execute = False,
     as_json: Json = False,

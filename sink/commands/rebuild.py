@@ -66,4 +66,4 @@ def lines(found: Rebuild, execute: bool) -> Iterator[str]:
     if not execute:
         yield "nothing was changed; --execute has them looked at again, once `sink run` is restarted with this profile"
         return
-    yield f"{found.marked} are looked at again; what the brake stops waits for `sink release --mass`"
+    yield f"{found.marked} are looked at again; what the brake holds waits for `sink release --mass`"

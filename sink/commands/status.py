@@ -68,7 +68,7 @@ def told(seen: SinkStatus) -> Iterator[str]:
         yield f"applying is paused {seen.control.paused}\n    next: `sink resume --person NAME`"
     for reason in seen.control.stopped.values():
         yield f"{reason}: the others wait"
-        yield "    next: `sink brake` shows them, `sink release --mass --person NAME` lets them pass"
+        yield "    next: `sink brake` shows them, `sink release --mass --person NAME` releases them"
     if seen.not_planned:
         yield f"nothing is planned: {seen.not_planned}"
     yield from _documents(seen.counts)

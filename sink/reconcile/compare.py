@@ -237,7 +237,7 @@ def _remains(observed: Observed, goods: Mapping[str, Decimal] | None, money: Dec
         difference = refunded - money
         if difference:
             sums = [said(amount, observed.record.fields.get("currency")) for amount in (money, refunded)]
-            found.append(f"{sums[0]} given back in the shop, {sums[1]} in the ERP")
+            found.append(f"{sums[0]} refunded in the shop, {sums[1]} in the ERP")
     return "; ".join(found), difference
 
 

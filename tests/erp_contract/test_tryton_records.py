@@ -289,7 +289,7 @@ def test_what_will_hold_some_documents_is_advised(
         ({"payment_term": "Tomorrow"}, "no payment term 'Tomorrow'"),
         ({"warehouse": "Attic"}, "no warehouse 'Attic'"),
         ({"company": "Moon Ltd"}, "does not work in the company 'Moon Ltd'"),
-        ({"password": "Wrong-Pass-1"}, "Tryton refuses the log-in"),
+        ({"password": "Wrong-Pass-1"}, "Tryton refuses the login"),
     ],
 )
 def test_what_keeps_all_documents_away_stops(tryton_place: TrytonTarget, settings: dict[str, Any], told: str) -> None:

@@ -260,7 +260,7 @@ def test_two_returns_of_one_order_share_what_was_sold(
     finally:
         del UNITS[second]
     drain(drain_all)
-    assert held(middle) == ["line:l1: 1 come back, sold 2, back already 2"]
+    assert held(middle) == ["line:l1: 1 returned now, but 2 were sold and 2 already returned"]
     assert run(erp_url, "SELECT sum(quantity)::int FROM return_lines") == [(2,)]
 
 
@@ -596,8 +596,8 @@ def test_f5_a_document_that_is_named_anew_in_the_profile_is_held_and_not_made_tw
         marks.mark(cursor, sql.SQL("SELECT 'purchase' AS type, '1' AS key, 'purchase:1' AS unit"))
     drain(make_worker(middle, erp, profile_path))
     assert sorted(held(middle)) == [
-        "the ERP has it as sales_order 1: was the document given another name in the profile?",
-        "the profile has no document of this name any more",
+        "the ERP has it as sales_order 1: was the document renamed in the profile?",
+        "the profile no longer has a document of this name",
     ]
     assert run(erp_url, "SELECT count(*)::int FROM orders") == [(1,)]
 

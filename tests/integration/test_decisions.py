@@ -41,7 +41,7 @@ def test_totals_that_differ_by_a_cent_go_by_a_word_until_the_order_changes(
     worker = in_erp(middle, erp, wrong_totals)
     count = "SELECT count(*)::int FROM orders"
     assert (len(held(middle)), run(erp_url, count)) == (1, [(0,)])
-    with pytest.raises(SettingsError, match="check `totals`, which accept does not end"):
+    with pytest.raises(SettingsError, match="check `totals`, which `sink accept` cannot clear"):
         accept_document(middle, ORDER, "Ada", execute=True)
     found = let_pass(middle, ORDER, "Ada", execute=False)
     assert next(release.lines(ORDER, found, False)).startswith("sales_order 1 would pass check `totals` as it is now")
@@ -96,7 +96,7 @@ def test_what_the_erp_would_refuse_anyway_is_not_released(
     look(worker, middle, ORDER)
     with pytest.raises(SettingsError) as refused:
         let_pass(middle, ORDER, "Ada", execute=True)
-    assert refused.value.hint == "fix it; verbs that end it: `sink retry`, `sink accept`, `sink ignore`"
+    assert refused.value.hint == "fix it; commands that clear it: `sink retry`, `sink accept`, `sink ignore`"
 
 
 def test_an_order_is_ignored_for_ever_with_what_comes_of_it(

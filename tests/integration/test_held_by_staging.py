@@ -160,7 +160,7 @@ def test_while_a_table_has_a_gap_only_cancellations_are_sent(shop: Shop, worker:
     assert shop.held() == {}
 
 
-DOUBT = "; it is cancelled, and that may have been taken back"
+DOUBT = "; it is cancelled, but the cancellation may have been undone"
 
 
 def test_a_cancellation_is_kept_by_a_gap_of_the_orders_that_came_after_it(

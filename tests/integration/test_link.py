@@ -233,7 +233,7 @@ def test_a_return_that_was_typed_in_is_linked_after_its_order(
     link(given, ORDER, "900", False, "Ada", execute=True)
     drain(worker)
     (reason,) = held(middle)
-    assert reason == "line:l1: 2 come back, sold 2, back already 2"
+    assert reason == "line:l1: 2 returned now, but 2 were sold and 2 already returned"
     link(given, RETURN, "back", False, "Ada", execute=True)
     drain(worker)
     assert held(middle) == []
@@ -330,7 +330,7 @@ def test_one_that_is_gone_or_has_a_key_is_held(
     name(middle, ORDER, "hand:900")
     drain(make_worker(middle, erp, profile_path))
     (reason,) = held(middle)
-    assert reason.startswith("it was linked to hand:900, which the ERP does not have any more")
+    assert reason.startswith("it was linked to hand:900, which the ERP no longer has")
     assert run(erp_url, KEYS) == [("shop/order/9/1",)], "and no second one was made"
 
 

@@ -212,7 +212,9 @@ class ScriptedErp:
         _refuse(self.desk, step)
         kept = _kept(step.want)
         if wrong := not_kept(step.want, kept):
-            raise HoldError(f"the ERP does not keep it: {wrong}", "fix it in the shop, then `sink retry`", "data")
+            raise HoldError(
+                f"the ERP did not store it as sent: {wrong}", "fix it in the shop, then `sink retry`", "data"
+            )
         return kept
 
     def _calls(self, step: Step, now: Paper | None, wanted: ErpRecord) -> list[Paper]:

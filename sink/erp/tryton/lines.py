@@ -118,8 +118,8 @@ def roundings(record: ErpRecord, scale: Scale, known: Mapping[Decimal, Decimal] 
     sums = {name: record.fields[name] for name in ("net", "tax", "gross") if name in record.fields}
     kept = {name: _rounded(value, scale.minor) for name, value in sums.items() if isinstance(value, Decimal)}
     if wrong := not_kept(record, ErpRecord(record.kind, kept, as_booked)):
-        hint = "let Tryton keep more decimals of a price (`price_decimal` of its configuration), then `sink retry`"
-        raise HoldError(f"the ERP does not keep it: {wrong}", hint, "data")
+        hint = "make Tryton keep more decimals of a price (`price_decimal` in its configuration), then `sink retry`"
+        raise HoldError(f"the ERP did not store it as sent: {wrong}", hint, "data")
     found: dict[Decimal, int] = {}
     for rate, taxes in _taxes(record, scale).items():
         amount = sum((one.shop - one.line for one in taxes), _ZERO)
@@ -200,7 +200,9 @@ def _line(
     item, price = _item(part, fields, goods), booked(fields, scale).price
     if quantity != quantity.quantize(Decimal(1).scaleb(-item.digits)):
         said = f"{part}:{key} quantity: the shop has {count(quantity)}, the ERP keeps {item.digits} decimals of it"
-        raise HoldError(f"the ERP does not keep it: {said}", "give the product a finer unit, then `sink retry`", "data")
+        raise HoldError(
+            f"the ERP did not store it as sent: {said}", "give the product a finer unit, then `sink retry`", "data"
+        )
     discount = _or_nothing(fields, "discount") / quantity / ((1 + rate / 100) if included else 1)
     return {
         "type": "line", "product": item.id, "unit": item.unit, "quantity": float(sign * quantity),

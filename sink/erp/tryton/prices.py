@@ -154,7 +154,7 @@ class Prices:
     def _known(self, step: Step, row: Row | None) -> StepResult | None:
         """The result of a step if it is known without a call; None if the step is still to be done."""
         if step.verb == "adopt":
-            return NotDone(HoldError("a price is not linked", "let the shop's price be made there", "decision"))
+            return NotDone(HoldError("a price is not linked", "let the sink make the shop's price there", "decision"))
         if row is None:
             gone = HoldError("it is no longer in the ERP", "restore it there, then `sink retry`")
             return None if step.verb == "create" else NotDone(gone)
@@ -210,7 +210,7 @@ class Prices:
             local = moment.astimezone(zone)
             into = (local - local.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds()
             if into and not (moment is until and into >= _SECONDS_OF_A_DAY - 60):
-                hint = f"let it begin and end at midnight in the shop, of {zone}"
+                hint = f"make it begin and end at midnight ({zone}) in the shop"
                 raise HoldError(f"the price {told} within a day, and Tryton's prices last whole days", hint, "data")
         last = until.astimezone(zone) - timedelta(microseconds=1) if until else None
         return since.astimezone(zone).date() if since else None, last.date() if last else None
@@ -236,8 +236,8 @@ class Prices:
         return results
 
     def _unkept(self, step: Step, row: Row, wrong: str, calls: WriteCalls) -> NotDone:
-        hint = "let the price list of Tryton be of the shop's currency and taxes, then `sink retry`"
-        error = HoldError(f"the ERP does not keep it: {wrong}", hint, "data")
+        hint = "give Tryton's price list the shop's currency and taxes, then `sink retry`"
+        error = HoldError(f"the ERP did not store it as sent: {wrong}", hint, "data")
         if step.verb == "create":
             return NotDone(error, None if _taken_back(row["id"], calls) else self._observed(row))
         return NotDone(error, self._observed(row))

@@ -78,7 +78,7 @@ class TrytonSettings(BaseModel):
         try:
             ZoneInfo(name)
         except (KeyError, ValueError, OSError):
-            raise ValueError(f"there is no time zone {name}: write one as Europe/Berlin") from None
+            raise ValueError(f"there is no time zone {name}: write one like Europe/Berlin") from None
         return name
 
     @field_validator("items")

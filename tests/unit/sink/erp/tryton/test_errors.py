@@ -39,8 +39,8 @@ def test_a_rest_is_as_long_as_the_server_says() -> None:
         (["UserError", ["The code must be unique.", "", None]], RefusalError, "refused it: The code must be unique."),
         (["UserWarning", ["taxes", "A line has\nno tax", ""]], RefusalError, "refused it: taxes A line has no tax"),
         (["LoginException", ["password", "Password", "password"]], StopError, "password"),
-        (["'nofield'", "Traceback …"], HoldError, "fails at it: 'nofield'"),
-        ([], HoldError, "fails at it"),
+        (["'nofield'", "Traceback …"], HoldError, "failed on it: 'nofield'"),
+        ([], HoldError, "failed on it"),
     ],
 )
 def test_an_error_is_of_one_document_unless_it_refuses_us(

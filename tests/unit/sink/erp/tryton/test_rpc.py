@@ -205,7 +205,7 @@ def test_what_is_not_tryton_is_no_answer(server: Server) -> None:
 
 def test_a_log_in_that_is_refused_stops(server: Server, rpc: Rpc) -> None:
     server.script["common.db.login"] = [(401, None)]
-    with pytest.raises(StopError, match="refuses the log-in"):
+    with pytest.raises(StopError, match="refuses the login"):
         rpc.session()
 
 
