@@ -98,7 +98,7 @@ def run(config: Config = None) -> None:
 
 @app.command()
 def check(config: Config = None, as_json: Json = False) -> None:
-    """Looks at database, role, publication, tables, slot, broker and registry, and prints how to fix each finding.
+    """Checks database, role, publication, tables, slot, broker and registry, and prints how to fix each finding.
 
     Exit code 0 when nothing is BAD (warnings may be there), else 1.
     """
@@ -126,9 +126,9 @@ def init(
         bool, typer.Option("--keyless", help="Also publish tables without a key, for inserts only.")
     ] = False,
 ) -> None:
-    """Makes the publication and the topics that are missing, and says what it does. It can be run again.
+    """Creates the missing publication and topics, and says what it does. Safe to run again.
 
-    With --dry-run it prints the SQL that a DBA runs once, the role and its rights included.
+    With --dry-run it prints the SQL for a DBA to run once, including the role and its rights.
     """
     plan = plan_of(load("capture", Settings, config))
     for line in setup.script(plan) if dry_run else setup.init(plan, keyless):
@@ -207,7 +207,7 @@ def adopt(
     """Continues where a Debezium connector stopped: takes over its slot and offset, without a new snapshot.
 
     Stop the connector first. topic_prefix, slot_name and publication_name must be Debezium's topic.prefix, slot.name
-    and publication.name. After it, `capture run`.
+    and publication.name. Then start `capture run`.
     """
     plan = plan_of(load("capture", Settings, config))
     if not from_debezium or bool(connector) == (offsets is not None):
@@ -242,7 +242,7 @@ def signal_snapshot(
     config: Config = None,
     where: Annotated[str | None, typer.Option("--where", help="Only rows that meet this SQL condition.")] = None,
 ) -> None:
-    """Reads tables again while streaming goes on: new ones, or after something was lost.
+    """Reads tables again while streaming continues: new ones, or after something was lost.
 
     The rows come as op `r` and win over older ones. `sink` then marks rows that are gone (not with --where).
     """
@@ -256,19 +256,19 @@ def signal_snapshot(
 
 @signal_app.command("pause")
 def signal_pause(config: Config = None) -> None:
-    """Stops reading between two chunks; streaming goes on."""
+    """Stops reading between two chunks; streaming continues."""
     _signal(config, "pause-snapshot")
 
 
 @signal_app.command("resume")
 def signal_resume(config: Config = None) -> None:
-    """Goes on where it paused."""
+    """Continues where it paused."""
     _signal(config, "resume-snapshot")
 
 
 @signal_app.command("stop")
 def signal_stop(config: Config = None) -> None:
-    """Gives up the requested snapshots. Rows that are written already stay."""
+    """Cancels the requested snapshots. Rows already written stay."""
     _signal(config, "stop-snapshot")
 
 

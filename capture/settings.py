@@ -224,7 +224,8 @@ class Settings(BaseModel):
     schema_registry_url: str = Field("", validate_default=True, description="not needed with output json")
     schema_registry: dict[str, SecretStr] = Field(default_factory=dict, description="client options of the registry")
     incompatible_schema: Literal["stop", "version", "park"] = Field(
-        "stop", description="the registry refuses a table's new schema: stop all, go on in topic ….v2, or leave it out"
+        "stop",
+        description="the registry refuses a table's new schema: stop all, continue in topic ….v2, or leave it out",
     )
     oversized_record: Literal["stop", "park"] = Field(
         "stop", description="a record larger than message.max.bytes in `kafka`: stop all, or leave out its table"

@@ -150,7 +150,7 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
 
 
 def _trickle(demo: Demo, view: View, seed: int) -> None:
-    view.phase("orders go on slowly; Ctrl-C stops it and compares shop and ERP")
+    view.phase("orders continue slowly; Ctrl-C stops it and compares shop and ERP")
     try:
         demo.sell(10**9, seed, TRICKLE_SECONDS)
     except KeyboardInterrupt:

@@ -120,7 +120,7 @@ def _through_the_gate(cursor: Cursor) -> None:
     except psycopg2.errors.LockNotAvailable:
         raise NotNowError(
             "the staged tables are being altered after a schema change; this can take a while",
-            "it goes on by itself; `sink status` says what the copy waits for",
+            "it continues by itself; `sink status` says what the copy waits for",
         ) from None
 
 

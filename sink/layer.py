@@ -159,7 +159,7 @@ def _in_use(cursor: Cursor, shop: str, locks: list[str]) -> UnavailableError:
     return UnavailableError(
         f"the middle layer of shop {shop} cannot be migrated to schema version {VERSION} while others work with it:"
         f" {who or 'they have just ended'}",
-        "stop every sink and command of the old release, then start this one again; to end a session that nobody knows:"
+        "stop every sink and command of the old release, then start this one again; to end a session by force:"
         f" `SELECT pg_terminate_backend({sessions[0][0] if sessions else 'PID'})`",
     )
 

@@ -19,7 +19,7 @@ APPLYING = Gauge(
 )
 PAUSED = Gauge("ordertap_sink_paused", "1 while a person has paused applying")
 HELD = Gauge("ordertap_sink_held_documents", "Documents that are held, wait or are tried again, by cause", ["cause"])
-GAP_TABLES = Gauge("ordertap_sink_gap_tables", "Tables with a gap: what is made of them is held")
+GAP_TABLES = Gauge("ordertap_sink_gap_tables", "Tables with a gap: documents that use them are held")
 BRAKED = Gauge("ordertap_sink_braked", "1 while changes of a kind wait for a person, who releases them", ["kind"])
 
 

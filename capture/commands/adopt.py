@@ -23,7 +23,7 @@ from schemas.model.errors import DataError, SettingsError
 from schemas.model.lsn import LSN
 
 _NOT_YET = "Kafka Connect writes it when a connector is stopped, or every offset.flush.interval.ms: start and stop it"
-_READ_ANEW = "let capture take a snapshot of its own instead: another slot_name, then capture run"
+_READ_ANEW = "have capture take its own snapshot instead: another slot_name, then capture run"
 
 
 class Offset(NamedTuple):

@@ -180,7 +180,7 @@ def _execute(connection: Connection, statement: str) -> None:
         with database_errors("making the publication"), connection.cursor() as cursor:
             cursor.execute(statement)
     except SettingsError as error:
-        hint = "let a DBA run what `capture init --dry-run` prints, then run `capture init` again for the topics"
+        hint = "have a DBA run what `capture init --dry-run` prints, then run `capture init` again for the topics"
         raise SettingsError(error.message, hint) from None
 
 

@@ -290,7 +290,7 @@ def _unknown_keys(values: dict[str, Any], model: type[BaseModel], above: str) ->
         plain = str(key).replace(".", "_")
         known = next((text for start, text in instead.items() if plain.startswith(start)), "")
         if key not in fields and known:
-            yield f"{above}{key}: no setting here: {known}"
+            yield f"{above}{key}: not a setting here: {known}"
         elif key not in fields:
             yield _unknown(str(key), list(fields), above)
         elif nested is not None and isinstance(value, dict):

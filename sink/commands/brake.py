@@ -19,9 +19,9 @@ app = verbs()
 
 @app.command("brake", rich_help_panel=LOOK)
 def _brake(as_json: Json = False, config: Config = None) -> None:
-    """What waits because the shop changed too much at once.
+    """Shows what waits because the shop changed too much at once.
 
-    And the brake's limits and counters.
+    Also shows the brake's limits and counters.
 
     Example: `sink brake`
     """

@@ -21,7 +21,7 @@ _SILENT_SECONDS: Final = 5.0
 
 @app.command("check", rich_help_panel=RUN)
 def _check(as_json: Json = False, config: Config = None) -> None:
-    """Checks each part that is needed, and says how to fix it.
+    """Checks each part, and says how to fix what is wrong.
 
     The parts are profile, middle layer, ERP, its master data, registry, topics, shop.
 

@@ -21,9 +21,9 @@ app = verbs()
 
 @app.command("go-live", rich_help_panel=DECIDE)
 def _go_live(person: Person, as_json: Json = False, execute: Execute = False, config: Config = None) -> None:
-    """Lets a shop in `mode: plan` send what was planned.
+    """Sends what was planned for a shop in `mode: plan`.
 
-    And everything after it. Shows the plan's sums first.
+    And everything that follows. Shows the plan's sums first.
 
     Example: `sink go-live --person Ada`
     """
@@ -42,7 +42,7 @@ def _pause(
 ) -> None:
     """Sends nothing more to the ERP until `sink resume`.
 
-    All sinks stop sending. Staging goes on.
+    All sinks stop sending. Staging continues.
 
     Example: `sink pause --person Ada --reason "stocktaking"`
     """

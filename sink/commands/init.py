@@ -31,7 +31,7 @@ def _init(
 ) -> None:
     """Says what the ERP lacks for the shop's documents.
 
-    --execute makes it; what is there is not changed.
+    --execute makes it; what exists is not changed.
 
     Example: `sink init --user admin --password-file /run/secrets/tryton_admin`
     """

@@ -66,9 +66,9 @@ def _unlink(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Takes a link back, as long as nothing else was sent.
+    """Undoes a link, as long as nothing else was sent.
 
-    The sink then makes a document of its own in the ERP.
+    The sink then makes a new document in the ERP.
 
     Example: `sink unlink sales_order 17 --person Ada`
     """
@@ -94,7 +94,7 @@ def _rows(file: Path) -> list[list[str]]:
 
 def lines(found: Linked, execute: bool) -> Iterator[str]:
     """Both sides, line by line, and what differs."""
-    yield f"{found.ref} {'is' if execute else 'would be'} taken for {_which(found)}"
+    yield f"{found.ref} {'is' if execute else 'would be'} linked to {_which(found)}"
     for ours, theirs in found.lines.items():
         yield f"    {ours} is the ERP's {theirs}"
     for one in found.differences:

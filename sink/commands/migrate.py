@@ -18,7 +18,7 @@ app = verbs()
 
 @app.command("migrate", rich_help_panel=REPAIR)
 def _migrate(execute: Execute = False, as_json: Json = False, config: Config = None) -> None:
-    """Brings the middle layer to this release.
+    """Migrates the middle layer to this release.
 
     `sink run` does it, too, unless staged rows would be lost.
 

@@ -168,7 +168,7 @@ def _unlike(where: str, want: Fields, found: Fields, currency: Value) -> list[st
         f"{name}: the ERP stored another value"
         if not where and is_personal(name)
         else f"{where}{name}: the shop has {shown(want.get(name), name, currency)},"
-        f" the ERP keeps {shown(found[name], name, currency)}"
+        f" the ERP stored {shown(found[name], name, currency)}"
         for name in differing(want, found, found)
     ]
 

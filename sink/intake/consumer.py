@@ -117,7 +117,7 @@ def start_of(
     start = _wanted(where, committed, seen, low, recreated)
     if start.offset < low:
         lost = seen is None or seen.next_offset < low
-        notice = f"{where}: offset {start.offset} is gone, retention has overtaken; starting at {low}"
+        notice = f"{where}: offset {start.offset} is gone (expired by retention); starting at {low}"
         return Start(low, notice + (", which leaves a gap" if lost else ", nothing is lost"))
     if start.offset > high:
         return Start(high, f"{where}: committed offset {start.offset} is past the end; starting at {high}")

@@ -108,7 +108,7 @@ class _Comparison:
         if isinstance(document, Invalid):
             self._add(kind, None, observed)
             money = -_amount(observed.record) if observed else _ZERO
-            self._found(ref, "invalid", f"the shop's data make no {kind}: {document.reason}", money)
+            self._found(ref, "invalid", f"the shop's data cannot make a {kind}: {document.reason}", money)
             return
         wanted = _wanted(document)
         self._add(kind, None if wanted.fields.get("cancelled") else wanted, observed)

@@ -247,7 +247,7 @@ def test_a_price_list_of_other_taxes_is_held_and_takes_nothing(sink: Sink, tryto
     before = tryton_place.content()
     result = sink.apply(create(changed(PRICE, tax_included=False), LISTED))[0]
     assert isinstance(result, NotDone)
-    assert "tax_included: the shop has no, the ERP keeps yes" in result.error.message
+    assert "tax_included: the shop has no, the ERP stored yes" in result.error.message
     assert tryton_place.content() == before
 
 

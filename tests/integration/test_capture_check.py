@@ -431,7 +431,7 @@ def test_a_role_that_may_not_make_the_publication_is_sent_to_the_dba(ready: OpsS
     ready.sql("DROP PUBLICATION tap")
     refused = run("capture", "init", config=ready.config)
     assert refused.returncode == 78
-    assert "let a DBA run what `capture init --dry-run` prints" in refused.stderr
+    assert "have a DBA run what `capture init --dry-run` prints" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 

@@ -108,7 +108,7 @@ def test_an_order_is_ignored_for_ever_with_what_comes_of_it(
     left = leave_alone(middle, ORDER, False, "Ada", execute=False)
     [(order, number)] = run(erp_url, "SELECT 1, id::text FROM orders")
     assert next(ignore.lines(left, False, False)) == (
-        f"sales_order {order} would be ignored for ever; {number} stays in the ERP"
+        f"sales_order {order} would be ignored from now on; {number} stays in the ERP"
     )
     leave_alone(middle, ORDER, False, "Ada", execute=True)
     change(middle, "UPDATE orders SET gross = 9.90; UPDATE returns SET quantity = 2")
@@ -155,7 +155,9 @@ def test_a_return_is_ignored_alone(middle: Connection, erp: SqlErp, erp_url: str
     look(worker, middle, RETURN, REFUND)
     assert len(held(middle)) == 2
     [left] = leave_alone(middle, RETURN, False, "Ada", execute=True)
-    assert list(ignore.lines([left], False, True)) == ["return_order 5 is ignored for ever; the ERP does not have it"]
+    assert list(ignore.lines([left], False, True)) == [
+        "return_order 5 is ignored from now on; the ERP does not have it"
+    ]
     drain(worker)
     assert len(held(middle)) == 1
     with pytest.raises(SettingsError, match="there is no return_order 5, or it is ignored already"):

@@ -136,7 +136,7 @@ def _of_type(mapping: Mapped, use: Use, known: Known, dialect: str, found: Looke
             found.notes.append(_told(mapping, use, f"{use.shown} is {_name(type_)}, {said}", fix))
         if use.type.empty and not column["nullable"]:
             said = f"{use.shown} must have a value, and the shop may have none: such a document is held"
-            found.notes.append(_told(mapping, use, said, "let it be empty (DROP NOT NULL)"))
+            found.notes.append(_told(mapping, use, said, "allow it to be empty (DROP NOT NULL)"))
 
 
 def _name(type_: sa.types.TypeEngine[object]) -> str:

@@ -120,7 +120,7 @@ def _advice(rpc: Rpc, master: MasterData, version: str) -> Iterator[Advice]:
     if settings.settles_seconds is None:
         yield Advice(
             f"it is not set how long a call may still take effect: {ASSUMED_TO_SETTLE:.0f} s are assumed",
-            "give Tryton's database a lock_timeout and a statement_timeout, and set erp.settles_seconds",
+            "set lock_timeout and statement_timeout in Tryton's database, and set erp.settles_seconds",
         )
     if master.abandons_drafts:
         yield Advice("Tryton cancels drafts of the web shop by itself", "empty its Sale Draft Abandon Delay")

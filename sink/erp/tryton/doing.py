@@ -96,7 +96,7 @@ class Doing:
             if not self._left():
                 break
             self._go_on()
-        late = RetryError("Tryton is not done with it yet")
+        late = RetryError("Tryton has not finished it yet")
         return [self._results.get(n) or NotDone(late, self._there[n].observed) for n in self._steps]
 
     def _left(self) -> dict[int, Step]:

@@ -198,7 +198,7 @@ def _seen(company: int, name: str, prefers: Mapping[str, Any]) -> int:
     """The company, if the user can see its records; StopError if not."""
     if prefers.get("company_filter") != "one" or prefers.get("company") == company:
         return company
-    hint = f"make {name!r} the company of that user, or let its Company Filter be All"
+    hint = f"make {name!r} the company of that user, or set its Company Filter to All"
     raise StopError(f"Tryton's user can only see one company, and it is not {name!r}", hint)
 
 

@@ -34,7 +34,7 @@ class OrderSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     goal: SaleState = Field(
-        default="quotation", description="`confirmed` goes on to `processing` by itself, at once or soon"
+        default="quotation", description="`confirmed` moves on to `processing` by itself, at once or soon"
     )
 
 
