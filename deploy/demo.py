@@ -79,7 +79,7 @@ class Demo:
     def compare(self) -> tuple[int, str]:
         """Waits until everything has arrived, then compares shop and ERP. Returns the exit code and output of `sink
         reconcile`. It gives up where they differ and nothing has gone on for a while."""
-        self._view.phase("waiting until all is through")
+        self._view.phase("waiting until everything is through")
         end = self._watcher.log_end()
         self._went_on = time.monotonic()
         while True:

@@ -280,7 +280,7 @@ class Desired:
                 if not self._is_another(number, self.in_erp(one)):
                     break
                 with transaction(self._connection) as cursor:
-                    history.note(cursor, one.ref, "numbered anew", f"{number} is a different account in the ERP")
+                    history.note(cursor, one.ref, "renumbered", f"{number} is a different account in the ERP")
                     number = accounts.next_number(cursor, self._rules.shop, self._rules.account_prefix, key)
                 found[key] = number
         return found

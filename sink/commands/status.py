@@ -79,7 +79,7 @@ def told(seen: SinkStatus) -> Iterator[str]:
     if waiting:
         yield f"{waiting} held or waiting; next: `sink held` says why and what to do"
     if seen.stuck:
-        yield f"{seen.stuck} failed {TELLS_AT} times or more; next: `sink held --cause retry` says at what: look at it"
+        yield f"{seen.stuck} failed {TELLS_AT} times or more; next: `sink held --cause retry` says why: look at them"
     if seen.of_another_profile:
         count = seen.of_another_profile
         yield f"{count} documents were made by another profile: `sink rebuild --person NAME` says what would change"

@@ -538,7 +538,7 @@ class CancelsInSteps(SqlErp):
         if not self.slow or steps[0].verb != "cancel":
             return super().apply(steps, not_after)
         seen = self.observe([step.ref for step in steps])
-        return [NotDone(RetryError("the time for this call is over"), seen[step.ref]) for step in steps]
+        return [NotDone(RetryError("the time limit of this call has passed"), seen[step.ref]) for step in steps]
 
 
 def test_an_order_whose_cancellation_came_half_way_is_cancelled_and_was_not_opened_again(

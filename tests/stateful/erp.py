@@ -180,7 +180,7 @@ class ScriptedErp:
                 self._commit(step, now, paper, not_after)
                 now, begun = paper, True
         except LateError:
-            return NotDone(ConflictError("the time for this call is over"), self._reached(step, begun))
+            return NotDone(ConflictError("the time limit of this call has passed"), self._reached(step, begun))
         except ConflictError as error:
             return NotDone(error, self._reached(step, begun))
         except (RetryError, HoldError) as error:
@@ -194,7 +194,7 @@ class ScriptedErp:
         """The refusal of a step, without doing it."""
         if now is None:
             if step.adopts:
-                return NotDone(ConflictError("it is no longer there without a key"))
+                return NotDone(ConflictError("it is gone, or has a key by now"))
             return None if step.verb == "create" and step.before is None else NotDone(_NO_MORE)
         if step.adopts and step.ref not in self.desk.papers:
             same = step.before is not None and step.before.stamp == str(now.version)

@@ -294,7 +294,7 @@ def _known(step: Step, row: ErpRow | None) -> StepResult | None:
         if step.verb == "create":
             return None
         if step.verb == "adopt":
-            return NotDone(ConflictError("it is no longer there without a key"))
+            return NotDone(ConflictError("it is gone, or has a key by now"))
         return NotDone(HoldError("it is no longer in the ERP", "restore it there, then `sink retry`"))
     key = row.observed.key
     if row.ref == step.ref and step.verb in ("create", "adopt"):

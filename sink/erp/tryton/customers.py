@@ -221,7 +221,7 @@ def _known(step: Step, row: Row | None, observed: Any) -> StepResult | None:
         if step.verb == "create":
             return None
         if step.verb == "adopt":
-            return NotDone(ConflictError("it is no longer there without a key"))
+            return NotDone(ConflictError("it is gone, or has a key by now"))
         return NotDone(HoldError("it is no longer in the ERP", "restore it there, then `sink retry`"))
     seen: Observed = observed(row)
     ours = _ref(row) == step.ref

@@ -323,7 +323,7 @@ class Prices:
         stamp = hashlib.sha256(told.encode()).hexdigest()[:32]
         record, reference = ErpRecord("price", fields), str(row["id"])
         if formula.amount is None:
-            problem = "its price list has a formula for it that is no amount"
+            problem = "its price list has a formula for it that is not an amount"
             return Observed(record, None, reference, stamp, formula.step, problem=problem)
         milestone = Milestone.CANCELLED if gone else Milestone.CONFIRMED
         return Observed(record, milestone, reference, stamp, formula.step, "removed" if gone else "in the list")

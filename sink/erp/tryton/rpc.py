@@ -185,7 +185,7 @@ class WriteCalls:
     def send(self, method: str, args: Sequence[Any], context: Mapping[str, Any]) -> Any:
         """Every write goes through here."""
         if now() >= self._not_after:
-            raise ConflictError("the time for this call is over")
+            raise ConflictError("the time limit of this call has passed")
         self.sent += 1
         try:
             return self._rpc.send(self._session, method, args, context)

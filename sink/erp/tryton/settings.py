@@ -121,5 +121,5 @@ class TrytonSettings(BaseModel):
     def _rates(cls, taxes: dict[str, str]) -> dict[str, str]:
         for rate in taxes:
             if not rate.replace(".", "", 1).isdigit():
-                raise ValueError(f"{rate} is no tax rate in percent: write 19 or 5.5")
+                raise ValueError(f"{rate} is not a tax rate in percent: write 19 or 5.5")
         return taxes
