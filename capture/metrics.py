@@ -249,8 +249,8 @@ class Metrics:
             return True, f"streaming, {self.lag_seconds():.1f} s behind{waits}"
         stuck = self._sent[0] if self._sent else None
         if stuck is not None and stuck[0] <= self._read:
-            return False, f"Kafka has taken nothing for {age:.0f} s"
-        return False, self._also_waiting(f"PostgreSQL's log has brought no heartbeat for {age:.0f} s")
+            return False, f"Kafka has accepted nothing for {age:.0f} s"
+        return False, self._also_waiting(f"no heartbeat has come through PostgreSQL's log for {age:.0f} s")
 
     def _also_waiting(self, reason: str) -> str:
         wait = _waits.get(self._thread)
