@@ -10,9 +10,7 @@ from capture.postgres.replication import Slot, System
 from schemas.model.errors import SettingsError
 from schemas.model.lsn import LSN
 
-REPAIR = (
-    "capture repair --execute makes a new slot and reads the tables again (it prints what it does without --execute)"
-)
+REPAIR = "capture repair --execute makes a new slot and reads the tables again (without --execute: a dry run)"
 
 
 WHY_LOST: Mapping[str | None, tuple[str, str]] = {

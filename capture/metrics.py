@@ -29,7 +29,9 @@ BATCH_RECORDS = Histogram(
 )
 WAL_HELD = Gauge("ordertap_capture_wal_held_bytes", "Log that the server keeps for the slot")
 WAL_SAFE = Gauge("ordertap_capture_wal_safe_bytes", "Log until the server invalidates the slot; -1: it never does")
-WAL_STATUS = Gauge("ordertap_capture_wal_status", "1 for what the server says of the slot's log", ["status"])
+WAL_STATUS = Gauge(
+    "ordertap_capture_wal_status", "1 for the status that the server reports of the slot's log", ["status"]
+)
 FAILED_STARTS = Gauge("ordertap_capture_failed_starts", "Starts in a row that ended the same way")
 _SLOT: Final = {
     "safe_bytes": WAL_SAFE,

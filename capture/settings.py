@@ -104,7 +104,7 @@ class OutboxRoute(BaseModel):
     @model_validator(mode="after")
     def _fields_of_json(self) -> OutboxRoute:
         if self.payload == "bytes" and "{" in self.topic:
-            raise ValueError("a topic with a field in braces wants payload: json")
+            raise ValueError("a topic with a field in braces needs payload: json")
         return self
 
 
@@ -291,7 +291,7 @@ class Settings(BaseModel):
             if getattr(self, include) and getattr(self, exclude):
                 raise ValueError(f"{include} and {exclude}: only one of them can be set")
         if "none" in self.skipped_operations and len(self.skipped_operations) > 1:
-            raise ValueError("skipped_operations: none stands alone")
+            raise ValueError("skipped_operations: none cannot be combined with others")
         return self
 
     @field_validator("message_prefix_include_list")

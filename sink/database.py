@@ -59,7 +59,7 @@ def connect(url: str, schema: str, what: str = "the middle layer (database_url)"
             raise SettingsError(f"{what}: {reason}", "check its URL in the settings") from None
         raise UnavailableError(f"{what}: {reason}", "check that the database runs and can be reached") from None
     except psycopg2.ProgrammingError:
-        raise SettingsError(f"{what}: its URL is not one", "write postgresql://user@host:port/database") from None
+        raise SettingsError(f"{what}: its URL is not valid", "write postgresql://user@host:port/database") from None
     return connection
 
 

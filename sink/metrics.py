@@ -12,7 +12,8 @@ REPLAYED = Counter("ordertap_sink_replayed_records", "Records that were read aga
 UNNAMED = Counter("ordertap_sink_unnamed_rows", "Rows dropped because the index passed their commit without naming it")
 COPY_LSN = Gauge("ordertap_sink_copy_lsn", "Where the copy stands in the shop's log, bytes")
 COPY_BEHIND = Gauge(
-    "ordertap_sink_copy_behind_seconds", "Since the copy had all that was in Kafka; 0 in a process that stands by"
+    "ordertap_sink_copy_behind_seconds",
+    "Time since the copy had everything that was in Kafka; 0 in a process that stands by",
 )
 APPLYING = Gauge(
     "ordertap_sink_applying", "1 while documents go to the ERP, 0 while the ERP cannot be used or applying is paused"

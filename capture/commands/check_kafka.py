@@ -146,7 +146,7 @@ def _settings(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
     limit = int(topic.config.get("max.message.bytes", CLIENT_LIMIT))
     ours = int(plan.cluster.options.get("message.max.bytes", CLIENT_LIMIT))
     if limit < ours:
-        said = f"topic {name} takes records up to {limit} bytes, and capture sends up to {ours}"
+        said = f"topic {name} accepts records up to {limit} bytes, and capture sends up to {ours}"
         yield Finding("warn", said, _alter(plan, name, f"max.message.bytes={ours + 100_000}"))
 
 

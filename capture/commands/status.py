@@ -221,7 +221,7 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
         yield f"snapshot   {snapshot['state']}{of_all}"
     if told["on_demand"]:
         for one in told["on_demand"]["snapshots"]:
-            state = "paused" if told["on_demand"]["paused"] else "goes on"
+            state = "paused" if told["on_demand"]["paused"] else "running"
             yield f"on demand  {one['id']} {state}: {sum(one['rows'].values())} rows, {_list(one['tables_left'])} left"
     for table in told["parked"]:
         yield f"parked     {table} is not written; capture signal snapshot {table} brings it back"

@@ -30,8 +30,8 @@ APPLICATION = "ordertap capture"
 _CHECK = "run `capture check`: it prints the SQL that fixes it"
 # The server decodes its log with the publications of that time, so making one again does not help older changes.
 _NO_PUBLICATION = (
-    "run `capture check` and make it as that says; if it was dropped and made again, the log of the time between "
-    "cannot be read, and `capture repair --execute` makes a new slot and snapshot (it says what it does without that)"
+    "run `capture check` and create it as that says; if it was dropped and made again, the log of the time between "
+    "cannot be read, and `capture repair --execute` makes a new slot and snapshot (without --execute: a dry run)"
 )
 _NOT_UTF8 = (
     "write it as UTF-8 in the shop: a comment (pg_description), a default (pg_attrdef), a label (pg_enum), a name, or "
@@ -39,7 +39,7 @@ _NOT_UTF8 = (
 )
 IN_THE_LOG: Final = (
     "find the value by its bytes and fix it in the shop; the log keeps it, so `capture repair --execute` makes a new "
-    "slot behind it (it says what it does without that)"
+    "slot behind it (without --execute: a dry run)"
 )
 """The next step if the server cannot convert a text in the log to UTF-8."""
 _REFUSED = ("authentication failed", "no password supplied", "does not exist", "pg_hba", "permission denied")

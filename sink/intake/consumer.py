@@ -130,7 +130,7 @@ def _wanted(where: str, committed: Committed | None, seen: Seen | None, low: int
     if committed is None:
         if seen is None:
             return Start(low, new=True)
-        notice = f"{where}: the group has no committed offset any more (expired?); going on at {seen.next_offset}"
+        notice = f"{where}: the group has no committed offset any longer (expired?); continuing at {seen.next_offset}"
         return Start(seen.next_offset, notice)
     if not committed.ours or (seen is not None and committed.offset <= seen.next_offset):
         return _chosen(where, committed.offset, seen, low)

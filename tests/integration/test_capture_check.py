@@ -304,7 +304,7 @@ def test_topics_that_cannot_do_their_work(ready: OpsShop) -> None:
         f"warn topic ordertap.{prefix}.commits keeps the index of commits for 0.0 days: no sink may be stopped",
         f"warn topic {prefix}.public.orders has cleanup.policy compact",
         "min.insync.replicas is 2: nothing can be written",
-        "takes records up to 5000 bytes, and capture sends up to 1000000",
+        "accepts records up to 5000 bytes, and capture sends up to 1000000",
         "BAD new topics get 3 replicas, and the number of brokers is 1",
         "kafka-configs.sh --bootstrap-server",
     ):

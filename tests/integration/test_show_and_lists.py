@@ -334,8 +334,8 @@ def test_mode_plan_keeps_each_command_with_its_amounts(
         ("price A", "create price (confirmed): 4.14 EUR"),
     }
     assert sorted(one.reason for one in holds.held(middle)) == [
-        "refund of 20.00 is too high: 11.90 was paid, 5.95 already refunded",
         "line:l1: 2 returned now, but 2 were sold and 1 already returned",
+        "refund of 20.00 is too high: 11.90 was paid, 5.95 already refunded",
     ]
     sums = {f"{one.verb} {one.kind}": (one.commands, one.after) for one in found.sums}
     assert sums["create refund"] == (1, Decimal("5.95"))
