@@ -56,7 +56,7 @@ _PERSON: Final = " --person NAME"
 _COMMANDS: Final[Mapping[Way, tuple[str, str]]] = {
     Way.RELEASE: ("sink release", "it is sent as it is"),
     Way.ACCEPT: ("sink accept document", "it stays in the ERP as it is there"),
-    Way.IGNORE: ("sink ignore", "nothing is done about it any more"),
+    Way.IGNORE: ("sink ignore", "it is left alone from now on"),
 }
 _MEANS: Final[Mapping[tuple[Check, Way], str]] = {
     (Check.IDENTITY, Way.ACCEPT): "it is the order that was sent under this key",

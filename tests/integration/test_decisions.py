@@ -257,7 +257,7 @@ def test_each_check_has_a_way_out() -> None:
     assert all(Way.RETRY in found for found in WAYS.values())
     assert commands(Check.TOTALS, "sales_order 1", in_erp=False) == [
         "`sink release sales_order 1 --person NAME`: it is sent as it is",
-        "`sink ignore sales_order 1 --person NAME`: nothing is done about it any more",
+        "`sink ignore sales_order 1 --person NAME`: it is left alone from now on",
     ]
     assert addressed("fix it, then `sink retry`", "sales_order 1") == "fix it, then `sink retry sales_order 1`"
     assert commands(None, str(DocumentRef("sales_order", "1")), in_erp=True) == []
