@@ -220,7 +220,10 @@ def check_visits(shop: Shop) -> None:
         ({"column_exclude_list": ["public.people.id"]}, "public.people.id is of the table's key"),
         ({"column_truncate_to_length_chars": {"public.people.score": 3}}, "public.people.score is not text"),
         ({"message_key_columns": ["public.people:city"]}, "does not have the old city of table public.people"),
-        ({"column_mask_with_length_chars": {"public.people.fone": 3}}, "by column_mask_with_length_chars: public.peo"),
+        (
+            {"column_mask_with_length_chars": {"public.people.fone": 3}},
+            "matches column_mask_with_length_chars: public.peo",
+        ),
         ({"table_include_list": [r"public\.peoples?", "public.users"]}, "public.users"),
     ],
 )
