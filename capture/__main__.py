@@ -39,7 +39,7 @@ app = typer.Typer(
     "To begin: `capture check` says what is missing, `capture init` makes publication and topics, `capture run` "
     "takes the snapshot and streams until it is stopped.",
 )
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="The YAML file; its part `capture` is read.")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="The YAML file; its `capture` section is read.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, only say what would be done.")]
 
@@ -86,7 +86,7 @@ def run(config: Config = None) -> None:
 
 @app.command()
 def check(config: Config = None, as_json: Json = False) -> None:
-    """Looks at database, role, publication, tables, slot, broker and registry, and prints what mends each finding.
+    """Checks database, role, publication, tables, slot, broker and registry, and prints how to fix each finding.
 
     Exit code 0 when nothing is BAD (warnings may be there), else 1.
     """
@@ -96,13 +96,13 @@ def check(config: Config = None, as_json: Json = False) -> None:
         found.append(finding)
         if not as_json:
             typer.echo(f"{finding.level:4} {finding.what}")
-            typer.echo(f"     mend: {finding.remedy}") if finding.remedy else None
+            typer.echo(f"     fix: {finding.remedy}") if finding.remedy else None
     bad = sum(finding.level == "BAD" for finding in found)
     warned = sum(finding.level == "warn" for finding in found)
     if as_json:
         typer.echo(json.dumps({"ok": not bad, "findings": [finding._asdict() for finding in found]}, indent=1))
     else:
-        typer.echo(f"{bad} to mend, {warned} warned of" if bad or warned else "all is well")
+        typer.echo(f"{bad} to fix, warnings: {warned}" if bad or warned else "all is well")
     raise typer.Exit(ExitCode.FAILED if bad else 0)
 
 
@@ -114,9 +114,9 @@ def init(
         bool, typer.Option("--keyless", help="Also publish tables without a key, for inserts only.")
     ] = False,
 ) -> None:
-    """Makes the publication and the topics that are missing, and says what it does. It can be run again.
+    """Creates the missing publication and topics, and says what it does. Safe to run again.
 
-    With --dry-run it prints the SQL that a DBA runs once, the role and its rights included.
+    With --dry-run it prints the SQL for a DBA to run once, including the role and its rights.
     """
     plan = plan_of(load("capture", Settings, config))
     for line in setup.script(plan) if dry_run else setup.init(plan, keyless):
@@ -127,7 +127,7 @@ def init(
 def drop(
     config: Config = None,
     topics: Annotated[bool, typer.Option("--topics", help="Delete the topics, too, with all their records.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Removes the slot, the publication if `capture init` made it, and the position. Asks first.
 
@@ -141,9 +141,9 @@ def drop(
             typer.echo("nothing to drop")
             return
         slot = plan.options.slot
-        asked = f"These will be gone. Type the slot's name ({slot}) to go on"
+        asked = f"These will be deleted. Type the slot's name ({slot}) to continue"
         if not yes and typer.prompt(asked, default="", show_default=False) != slot:
-            raise SettingsError("nothing was dropped", "type the slot's name, or say --yes")
+            raise SettingsError("nothing was dropped", "type the slot's name, or use --yes")
         for line in removal.execute():
             typer.echo(line)
 
@@ -181,13 +181,13 @@ def repair(config: Config = None, execute: Execute = False) -> None:
 
 @app.command()
 def adopt(
-    from_debezium: Annotated[bool, typer.Option("--from-debezium", help="Required: there is no other kind.")],
+    from_debezium: Annotated[bool, typer.Option("--from-debezium", help="Required; nothing else can be adopted.")],
     config: Config = None,
     connector: Annotated[str, typer.Option(help="The connector's name in Kafka Connect.")] = "",
     offsets_topic: Annotated[str, typer.Option(help="Kafka Connect's offset.storage.topic.")] = "connect-offsets",
     offsets: Annotated[
         typer.FileText | None,
-        typer.Option(help="A file with the answer of GET /connectors/NAME/offsets; - is standard input."),
+        typer.Option(help="A file with the response of GET /connectors/NAME/offsets; - is standard input."),
     ] = None,
     trust_slot: Annotated[bool, typer.Option("--trust-slot", help="Even if the slot is ahead of the offset.")] = False,
     execute: Execute = False,
@@ -195,15 +195,15 @@ def adopt(
     """Continues where a Debezium connector stopped: takes over its slot and offset, without a new snapshot.
 
     Stop the connector first. topic_prefix, slot_name and publication_name must be Debezium's topic.prefix, slot.name
-    and publication.name. After it, `capture run`.
+    and publication.name. Then start `capture run`.
     """
     plan = plan_of(load("capture", Settings, config))
     if not from_debezium or bool(connector) == (offsets is not None):
-        raise SettingsError("whose offset?", "say --from-debezium with --connector NAME or with --offsets FILE")
+        raise SettingsError("whose offset?", "use --from-debezium with --connector NAME or with --offsets FILE")
     if offsets is not None:
         offset = adoption.from_rest(offsets.read(), plan.prefix)
     elif offsets_topic not in plan.cluster.partitions():
-        raise SettingsError(f"there is no topic {offsets_topic}", "say --offsets-topic, Connect's offset.storage.topic")
+        raise SettingsError(f"there is no topic {offsets_topic}", "use --offsets-topic: Connect's offset.storage.topic")
     else:
         offset = adoption.from_topic(broker.read_all(plan.cluster, offsets_topic), connector, plan.prefix)
     with adoption.Adoption(plan, offset, trust_slot, int(time.time())) as adopts:
@@ -213,7 +213,7 @@ def adopt(
 def _say_or_do(proposal: Proposal, execute: bool) -> None:
     for line in proposal.lines():
         typer.echo(line)
-    for line in proposal.execute() if execute else ["nothing done; say --execute to do it"]:
+    for line in proposal.execute() if execute else ["nothing done; --execute does it"]:
         typer.echo(line)
 
 
@@ -230,7 +230,7 @@ def signal_snapshot(
     config: Config = None,
     where: Annotated[str | None, typer.Option("--where", help="Only rows that meet this SQL condition.")] = None,
 ) -> None:
-    """Reads tables again while streaming goes on: new ones, or after something was lost.
+    """Reads tables again while streaming continues: new ones, or after something was lost.
 
     The rows come as op `r` and win over older ones. `sink` then marks rows that are gone (not with --where).
     """
@@ -239,24 +239,24 @@ def signal_snapshot(
     for table in sorted(plan.snapshot.overrides.keys() & set(tables)):
         rows = "the rows of --where" if where else "all rows"
         typer.echo(f"{table}: reads {rows}; its SELECT override is for the first snapshot only")
-    typer.echo(f"snapshot {signal.id} of {', '.join(tables)} asked for; `capture status` shows how far it is")
+    typer.echo(f"snapshot {signal.id} of {', '.join(tables)} requested; `capture status` shows its progress")
 
 
 @signal_app.command("pause")
 def signal_pause(config: Config = None) -> None:
-    """Stops reading between two chunks; streaming goes on."""
+    """Stops reading between two chunks; streaming continues."""
     _signal(config, "pause-snapshot")
 
 
 @signal_app.command("resume")
 def signal_resume(config: Config = None) -> None:
-    """Goes on where it paused."""
+    """Continues where it paused."""
     _signal(config, "resume-snapshot")
 
 
 @signal_app.command("stop")
 def signal_stop(config: Config = None) -> None:
-    """Gives up the requested snapshots. Rows that are written already stay."""
+    """Cancels the requested snapshots. Rows already written stay."""
     _signal(config, "stop-snapshot")
 
 
@@ -265,7 +265,7 @@ rewrap_help(app)
 
 def _signal(config: Path | None, kind: SignalType) -> None:
     signals.send(plan_of(load("capture", Settings, config)), kind)
-    typer.echo(f"{kind} asked for")
+    typer.echo(f"{kind} requested")
 
 
 def _reread(config: Path | None, old: Settings, plan: Plan) -> tuple[Settings, Plan]:
@@ -278,14 +278,14 @@ def _reread(config: Path | None, old: Settings, plan: Plan) -> tuple[Settings, P
         if changed & REREAD_TO_CONNECT:
             plan = plan_of(kept)
     except OrdertapError as error:
-        log.warning("settings are not reread: the old ones stay", reason=error.message, next=error.hint)
+        log.warning("settings not reloaded: the old ones stay in use", reason=error.message, next=error.hint)
         return old, plan
     if not changed:
-        log.info("settings are reread: nothing changed")
+        log.info("settings reloaded: nothing changed")
         return old, plan
     configure_logs(kept.log_level, kept.log_json)
     log.warning(
-        "settings are reread",
+        "settings reloaded",
         changed=sorted(changed & REREAD_AT_ONCE),
         at_the_next_connection=sorted(changed & REREAD_TO_CONNECT),
         after_a_restart=sorted(later),

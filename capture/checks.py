@@ -1,5 +1,5 @@
 """Whether streaming from a position would lose or double changes. Errors say what happened, what may be missing and
-what mends it."""
+how to fix it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from capture.postgres.replication import Slot, System
 from schemas.model.errors import SettingsError
 from schemas.model.lsn import LSN
 
-REPAIR = (
-    "capture repair --execute makes a new slot and reads the tables again (it prints what it does without --execute)"
-)
+REPAIR = "capture repair --execute makes a new slot and reads the tables again (without --execute: a dry run)"
 
 
 WHY_LOST: Mapping[str | None, tuple[str, str]] = {
     None: ("max_slot_wal_keep_size, most likely", "raise max_slot_wal_keep_size"),  # before PostgreSQL 17
     "wal_removed": ("max_slot_wal_keep_size: the log grew past it", "raise max_slot_wal_keep_size"),
     "idle_timeout": (
-        "idle_replication_slot_timeout: nobody read it for so long",
+        "idle_replication_slot_timeout: nobody read it for that long",
         "raise idle_replication_slot_timeout, or set it to 0",
     ),
     "wal_level_insufficient": ("wal_level was below logical", "set wal_level = logical"),
@@ -70,8 +68,8 @@ def another_connector(prefix: str, names: Sequence[str]) -> SettingsError:
     named = ", ".join(names)
     return SettingsError(
         f"topic_prefix {prefix} is in use: there is a position of connector {named}",
-        f"give each connector a topic_prefix of its own; or, if {named} is not used any more, `capture drop` with "
-        f"`name: {names[0]}` lets go of it",
+        f"give each connector a topic_prefix of its own; or, if {named} is no longer used, `capture drop` with "
+        f"`name: {names[0]}` releases it",
     )
 
 
@@ -92,8 +90,8 @@ def check_position(position: Position, system: System, slot: Slot | None, name: 
     if position.slot != name:
         kind = SettingsError if slot is None else NotOursError
         raise kind(
-            f"the position {position.end_lsn} is of slot {position.slot}, and slot_name is {name}: what the two have "
-            "sent is not the same",
+            f"the position {position.end_lsn} is of slot {position.slot}, but slot_name is {name}: the two have not "
+            "sent the same changes",
             f"set slot_name: {position.slot}; or {REPAIR}, and {position.slot} holds the log until it is dropped",
         )
     confirmed = check_slot(position, slot, name)
@@ -101,13 +99,13 @@ def check_position(position: Position, system: System, slot: Slot | None, name: 
     if known is not None and confirmed > max(known, position.end_lsn):
         raise SettingsError(
             f"slot {name} was moved from {known} to {confirmed} while capture was stopped: "
-            "what lies between may be missing",
+            "the changes between may be missing",
             REPAIR,
         )
     if position.partial is not None and position.settings != settings:
         raise SettingsError(
             f"a large transaction ({position.partial.commit_lsn}) is half written with other settings",
-            f"start once with the settings of before, of these: {', '.join(sorted(SHAPES_RECORDS))}",
+            f"start once with the previous values of these settings: {', '.join(sorted(SHAPES_RECORDS))}",
         )
 
 
@@ -118,7 +116,7 @@ def check_slot(position: Position, slot: Slot | None, name: str) -> LSN:
     if slot.wal_status == "lost":
         why, keep = why_lost(slot)
         raise SettingsError(
-            f"slot {name} was invalidated ({why}): changes since {position.end_lsn} are lost to it",
+            f"slot {name} was invalidated ({why}): changes since {position.end_lsn} are lost",
             f"{keep}; then {REPAIR}",
         )
     return slot.confirmed_flush_lsn
@@ -129,7 +127,7 @@ def check_log(position: Position, system: System) -> None:
     if position.system_identifier != system.identifier:
         raise SettingsError(
             f"this is another PostgreSQL cluster (system identifier {system.identifier}, not "
-            f"{position.system_identifier}): its log says nothing of changes since {position.end_lsn}",
+            f"{position.system_identifier}): its log does not have the changes since {position.end_lsn}",
             "if the shop was moved or restored: " + REPAIR,
         )
     if system.lsn < position.end_lsn:
@@ -164,7 +162,7 @@ def check_timeline(position: Position, system: System, history: str) -> None:
     if left is None or left < position.end_lsn:
         raise SettingsError(
             f"the server is on timeline {system.timeline}, which "
-            + ("does not come from" if left is None else f"left at {left}")
+            + ("does not descend from" if left is None else f"branched off at {left} from")
             + f" timeline {position.timeline} of the position {position.end_lsn}: Kafka has changes that the shop lost",
             REPAIR,
         )

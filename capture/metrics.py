@@ -28,8 +28,10 @@ BATCH_RECORDS = Histogram(
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000),
 )
 WAL_HELD = Gauge("ordertap_capture_wal_held_bytes", "Log that the server keeps for the slot")
-WAL_SAFE = Gauge("ordertap_capture_wal_safe_bytes", "Log until the server gives the slot up; -1: it never does")
-WAL_STATUS = Gauge("ordertap_capture_wal_status", "1 for what the server says of the slot's log", ["status"])
+WAL_SAFE = Gauge("ordertap_capture_wal_safe_bytes", "Log until the server invalidates the slot; -1: it never does")
+WAL_STATUS = Gauge(
+    "ordertap_capture_wal_status", "1 for the status that the server reports of the slot's log", ["status"]
+)
 FAILED_STARTS = Gauge("ordertap_capture_failed_starts", "Starts in a row that ended the same way")
 _SLOT: Final = {
     "safe_bytes": WAL_SAFE,
@@ -41,11 +43,11 @@ _SLOT: Final = {
 }
 """Gauge by the field of replication.Slot that it shows; None is -1. While capture is stopped, `capture status` shows
 the fields."""
-SCHEMA_CHANGES = Counter("ordertap_capture_schema_changes_total", "Other versions of a table that came", ["table"])
+SCHEMA_CHANGES = Counter("ordertap_capture_schema_changes_total", "Schema changes of a table", ["table"])
 SNAPSHOT_ROWS = Counter("ordertap_capture_snapshot_rows_total", "Rows read by snapshots", ["table"])
 
 SNAPSHOT_ROWS_LEFT = Gauge(
-    "ordertap_capture_snapshot_remaining_rows", "About; -1: nobody knows, as of a SELECT in place of a table"
+    "ordertap_capture_snapshot_remaining_rows", "Approximate; -1: unknown, as for a SELECT in place of a table"
 )
 SNAPSHOT_TABLES_LEFT = Gauge("ordertap_capture_snapshot_remaining_tables", "Tables that are not wholly in Kafka yet")
 ON_DEMAND_LEFT = Gauge(
@@ -257,8 +259,8 @@ class Metrics:
             return True, f"streaming, {self.lag_seconds():.1f} s behind{waits}"
         stuck = self._sent[0] if self._sent else None
         if stuck is not None and stuck[0] <= self._read:
-            return False, f"Kafka has taken nothing for {age:.0f} s"
-        return False, self._also_waiting(f"PostgreSQL's log has brought no heartbeat for {age:.0f} s")
+            return False, f"Kafka has accepted nothing for {age:.0f} s"
+        return False, self._also_waiting(f"no heartbeat has come through PostgreSQL's log for {age:.0f} s")
 
     def _also_waiting(self, reason: str) -> str:
         wait = _waits.get(self._thread)

@@ -117,7 +117,7 @@ class OwnMessages:
         were parked."""
         for name in unread - self.incremental.demand.unread - self._tables.parked:
             said = "the snapshot that was to bring it back has not read all of it"
-            self._tables.park(ParkedError(name, said, "mend what kept it from that"))
+            self._tables.park(ParkedError(name, said, "fix the cause"))
 
     def _answer(self, position: Position, records: list[Draft] | None) -> Answer:
         """The answer with these records, and with how far the snapshot on demand has got."""

@@ -78,7 +78,7 @@ class Capture:
 
     def _say_again(self, error: UnavailableError) -> None:
         if self._stopping():
-            log.warning("stopped", reason=error.message, next="start again: what is not in Kafka is read once more")
+            log.warning("stopped", reason=error.message, next="start again: what is not in Kafka is read again")
             return
         again = self._metrics.start_failed(error.message, error.hint)
         self._metrics.turned()

@@ -163,7 +163,7 @@ def parse_position(value: bytes) -> Position:
         )
     except UNREADABLE:
         raise DataError(
-            f"the position record ({len(value)} bytes) is not one of capture's",
+            f"the position record ({len(value)} bytes) was not written by capture",
             _LOOK,
         ) from None
 
@@ -189,7 +189,7 @@ def parse_accounted(value: bytes) -> frozenset[str]:
     try:
         return frozenset(map(str, json.loads(value)))
     except UNREADABLE:
-        raise DataError("the record of tables beside the position is not one of capture's", _LOOK) from None
+        raise DataError("the record of tables beside the position was not written by capture", _LOOK) from None
 
 
 def _partial(content: Mapping[str, Any]) -> Partial:

@@ -151,7 +151,7 @@ class Selection:
         """SettingsError if an entry matches nothing in these tables."""
         unused = self.unused(relations)
         if unused:
-            raise SettingsError(f"no captured column or table is meant by {'; '.join(unused)}", "correct the entry")
+            raise SettingsError(f"no captured column or table matches {'; '.join(unused)}", "correct the entry")
 
 
 def parse_key(entry: str) -> tuple[str, tuple[str, ...]]:

@@ -50,7 +50,7 @@ from schemas.writing.codec import SourceOrigin
 
 log = structlog.get_logger("capture")
 
-_AFTER_INITIAL_ONLY = "snapshot_mode initial streams on from the slot, which keeps the log; capture drop lets it go"
+_AFTER_INITIAL_ONLY = "snapshot_mode initial continues from the slot, which keeps the log; `capture drop` releases it"
 _AT_ONCE = 50  # tables whose schemas are registered together
 _HEARTBEAT_ROOM = 1024  # bytes of the log that a heartbeat fits into
 
@@ -235,7 +235,7 @@ class Session:
         if missing := plan.selection.missing(relation.table for relation in relations):
             if new:
                 raise self._not_published(missing)
-            log.warning("settings mean no published table", entries=missing)
+            log.warning("settings match no published table", entries=missing)
         if not plan.selection.has_rules:
             return
         checked = [relation for relation in relations if relation.table not in self._tables.parked]
@@ -245,7 +245,7 @@ class Session:
         if new:
             plan.selection.check_used(relations)
         elif unused := plan.selection.unused(relations):
-            log.warning("settings mean no captured column or table", entries=unused)
+            log.warning("settings match no captured column or table", entries=unused)
 
     def _rest(self, problem: SettingsError | None) -> Position | None:
         """The position. If a crash ended the snapshot and its rest can be read on demand, that rest is in the
@@ -262,10 +262,10 @@ class Session:
         }
         rest = None if plan.snapshot.mode == "initial_only" else with_rest(position, problem, keyed)
         if rest is None:
-            log.info("the snapshot begins again as a whole", snapshot=position.snapshot.id)
+            log.info("the snapshot starts over", snapshot=position.snapshot.id)
             return position
         left = [name for name, _ in rest.demand.requests[0].tables]
-        log.info("the snapshot goes on while streaming", snapshot=position.snapshot.id, tables=left)
+        log.info("the snapshot continues while streaming", snapshot=position.snapshot.id, tables=left)
         return rest
 
     def _beginning(self, position: Position | None, system: System, reason: SettingsError | None) -> Position:
@@ -347,7 +347,7 @@ class Session:
         for relation in meant:
             if not ends[topics[relation.table]] and catalogue.has_pages(self._leadership.connection, relation):
                 hint = f"capture signal snapshot {relation.table}"
-                log.warning("table has rows, and Kafka none of them", table=relation.table, next=hint)
+                log.warning("table has rows, but Kafka has none of them", table=relation.table, next=hint)
 
     def _account(self, position: Position) -> None:
         """Notes tables that no snapshot has read or will read: they begin without a copy, at their next change."""

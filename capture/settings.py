@@ -104,7 +104,7 @@ class OutboxRoute(BaseModel):
     @model_validator(mode="after")
     def _fields_of_json(self) -> OutboxRoute:
         if self.payload == "bytes" and "{" in self.topic:
-            raise ValueError("a topic with a field in braces wants payload: json")
+            raise ValueError("a topic with a field in braces needs payload: json")
         return self
 
 
@@ -174,7 +174,7 @@ class Settings(BaseModel):
         (), description="schema.table:column,column - the key of its records; the table is a regular expression"
     )
     skipped_operations: tuple[Literal["c", "u", "d", "t", "none"], ...] = Field(
-        (), description="create, update, delete, truncate: changes that become no record"
+        (), description="create, update, delete, truncate: changes that are not written"
     )
 
     snapshot_mode: Literal["initial", "initial_only", "no_data", "when_needed", "always"] = Field(
@@ -191,7 +191,7 @@ class Settings(BaseModel):
     snapshot_max_threads: int = Field(
         default_factory=lambda: min(2, cpu_count() or 1), ge=1, le=64, description="processes that read; 1: this one"
     )
-    snapshot_lock_timeout_ms: int = Field(10_000, ge=1, description="for a table that a schema change has")
+    snapshot_lock_timeout_ms: int = Field(10_000, ge=1, description="for a table that a schema change has locked")
     incremental_snapshot_chunk_size: int = Field(2048, ge=1, description="rows between two marks in the log")
     heartbeat_interval_ms: int = Field(5_000, ge=100)
     provide_transaction_metadata: bool = False
@@ -224,7 +224,8 @@ class Settings(BaseModel):
     schema_registry_url: str = Field("", validate_default=True, description="not needed with output json")
     schema_registry: dict[str, SecretStr] = Field(default_factory=dict, description="client options of the registry")
     incompatible_schema: Literal["stop", "version", "park"] = Field(
-        "stop", description="the registry refuses a table's new schema: stop all, go on in topic ….v2, or leave it out"
+        "stop",
+        description="the registry refuses a table's new schema: stop all, continue in topic ….v2, or leave it out",
     )
     oversized_record: Literal["stop", "park"] = Field(
         "stop", description="a record larger than message.max.bytes in `kafka`: stop all, or leave out its table"
@@ -232,8 +233,8 @@ class Settings(BaseModel):
     topic_creation_default_partitions: int = Field(1, ge=1)
     topic_creation_default_replication_factor: int = Field(1, ge=1)
     topic_creation_default_retention_ms: int = Field(-1, ge=-1, description="-1: for ever")
-    topic_creation_groups: tuple[TopicGroup, ...] = Field((), description="new topics made otherwise; the first counts")
-    topic_routing: tuple[TopicRoute, ...] = Field((), description="tables' topics with other names; the first counts")
+    topic_creation_groups: tuple[TopicGroup, ...] = Field((), description="settings of some new topics; first match")
+    topic_routing: tuple[TopicRoute, ...] = Field((), description="other names for tables' topics; first match")
 
     linger_ms: int = Field(5, ge=0, description="how long a Kafka transaction waits for more")
     max_batch_size: int = Field(4_000, ge=1, description="changes in one Kafka transaction")
@@ -290,7 +291,7 @@ class Settings(BaseModel):
             if getattr(self, include) and getattr(self, exclude):
                 raise ValueError(f"{include} and {exclude}: only one of them can be set")
         if "none" in self.skipped_operations and len(self.skipped_operations) > 1:
-            raise ValueError("skipped_operations: none stands alone")
+            raise ValueError("skipped_operations: none cannot be combined with others")
         return self
 
     @field_validator("message_prefix_include_list")
@@ -321,14 +322,14 @@ class Settings(BaseModel):
     @classmethod
     def _of_json(cls, enabled: bool, others: ValidationInfo) -> bool:
         if enabled and others.data.get("output") == "avro":
-            raise ValueError("has a meaning only with output: json; the registry has the schemas of Avro")
+            raise ValueError("only makes sense with output: json; the registry has the schemas of Avro")
         return enabled
 
     @field_validator("incompatible_schema")
     @classmethod
     def _of_a_registry(cls, policy: str, others: ValidationInfo) -> str:
         if policy != "stop" and others.data.get("output") == "json":
-            raise ValueError(f"{policy} has no meaning with output: json: there is no registry that refuses a schema")
+            raise ValueError(f"{policy} makes no sense with output: json: there is no registry that refuses a schema")
         return policy
 
     @property

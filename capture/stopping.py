@@ -34,5 +34,5 @@ def _listen(reading: int, starting: Callable[[], bool]) -> None:
             continue
         threading.Event().wait(_PATIENCE)
         if starting():
-            log.warning("stopped while starting", next="start again: nothing was begun that the next start cannot end")
+            log.warning("stopped while starting", next="start again: the next start can finish what was begun")
             os._exit(0)

@@ -79,7 +79,7 @@ class Demo:
     def compare(self) -> tuple[int, str]:
         """Waits until everything has arrived, then compares shop and ERP. Returns the exit code and output of `sink
         reconcile`. It gives up where they differ and nothing has gone on for a while."""
-        self._view.phase("waiting until all is through")
+        self._view.phase("waiting until everything is through")
         end = self._watcher.log_end()
         self._went_on = time.monotonic()
         while True:
@@ -150,7 +150,7 @@ def _run(options: argparse.Namespace, folder: Path, console: Console, stack: Exi
 
 
 def _trickle(demo: Demo, view: View, seed: int) -> None:
-    view.phase("orders go on slowly; Ctrl-C stops it and compares shop and ERP")
+    view.phase("orders continue slowly; Ctrl-C stops it and compares shop and ERP")
     try:
         demo.sell(10**9, seed, TRICKLE_SECONDS)
     except KeyboardInterrupt:

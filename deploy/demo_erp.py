@@ -93,7 +93,7 @@ class RealTryton:
     def _live(self) -> None:
         try:
             with self._server:
-                self._say("Tryton is there")
+                self._say("Tryton is ready")
                 self._up.set()
                 self._over.wait()
         except Exception as error:  # noqa: BLE001  (`ready` raises it)

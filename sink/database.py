@@ -60,7 +60,7 @@ def connect(url: str, schema: str, what: str = "the middle layer (database_url)"
             raise SettingsError(f"{what}: {reason}", "check its URL in the settings") from None
         raise UnavailableError(f"{what}: {reason}", "check that the database runs and can be reached") from None
     except psycopg2.ProgrammingError:
-        raise SettingsError(f"{what}: its URL is not one", "write postgresql://user@host:port/database") from None
+        raise SettingsError(f"{what}: its URL is not valid", "write postgresql://user@host:port/database") from None
     return connection
 
 
@@ -121,7 +121,7 @@ def _through_the_gate(cursor: Cursor) -> None:
     except psycopg2.errors.LockNotAvailable:
         raise NotNowError(
             "the staged tables are being altered after a schema change; this can take a while",
-            "it goes on by itself; `sink status` says what the copy waits for",
+            "it continues by itself; `sink status` says what the copy waits for",
         ) from None
 
 

@@ -82,7 +82,7 @@ def enter(connection: Connection, shop: str) -> None:
     with as_owner(connection) as cursor:
         if not _waited(cursor, "pg_advisory_lock_shared", [_lock(shop)]):
             raise UnavailableError(
-                f"the middle layer of shop {shop} is being migrated", "try again when that has ended"
+                f"the middle layer of shop {shop} is being migrated", "try again when that has finished"
             )
         found = version(cursor, shop)
     refuse_newer(found)
@@ -203,7 +203,7 @@ def _in_use(cursor: Cursor, shop: str, locks: list[str]) -> UnavailableError:
     return UnavailableError(
         f"the middle layer of shop {shop} cannot be migrated to schema version {VERSION} while others work with it:"
         f" {who or 'they have just ended'}",
-        "stop every sink and command of the old release, then start this one again; to end a session that nobody knows:"
+        "stop every sink and command of the old release, then start this one again; to end a session by force:"
         f" `SELECT pg_terminate_backend({sessions[0][0] if sessions else 'PID'})`",
     )
 

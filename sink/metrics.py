@@ -12,14 +12,15 @@ REPLAYED = Counter("ordertap_sink_replayed_records", "Records that were read aga
 UNNAMED = Counter("ordertap_sink_unnamed_rows", "Rows dropped because the index passed their commit without naming it")
 COPY_LSN = Gauge("ordertap_sink_copy_lsn", "Where the copy stands in the shop's log, bytes")
 COPY_BEHIND = Gauge(
-    "ordertap_sink_copy_behind_seconds", "Since the copy had all that was in Kafka; 0 in a process that stands by"
+    "ordertap_sink_copy_behind_seconds",
+    "Time since the copy had everything that was in Kafka; 0 in a process that stands by",
 )
 APPLYING = Gauge(
     "ordertap_sink_applying", "1 while documents go to the ERP, 0 while the ERP cannot be used or applying is paused"
 )
 PAUSED = Gauge("ordertap_sink_paused", "1 while a person has paused applying")
 HELD = Gauge("ordertap_sink_held_documents", "Documents that are held, wait or are tried again, by cause", ["cause"])
-GAP_TABLES = Gauge("ordertap_sink_gap_tables", "Tables with a gap: what is made of them is held")
+GAP_TABLES = Gauge("ordertap_sink_gap_tables", "Tables with a gap: documents that use them are held")
 BRAKED = Gauge("ordertap_sink_braked", "1 while changes of a kind wait for a person, who releases them", ["kind"])
 
 

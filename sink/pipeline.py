@@ -207,7 +207,7 @@ class Sink:
             return False
         except StopError as error:
             self._circuit.stop(error)
-            log.warning("applying stops, staging goes on", reason=error.message, next=error.hint)
+            log.warning("applying stops, staging continues", reason=error.message, next=error.hint)
             return False
         self._circuit.recovered()
         log.info("the ERP can be used again")

@@ -41,7 +41,7 @@ class SinkSettings(BaseModel):
         pattern=r"^[a-z][a-z0-9_]*$",
         max_length=54,
     )
-    profile: str = Field(description="a folder's name under sink/profiles, or a path")
+    profile: str = Field(description="name of a folder under sink/profiles, or a path")
     topic_prefix: str
 
     bootstrap_servers: str

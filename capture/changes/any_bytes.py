@@ -20,7 +20,7 @@ _REMEDY = "write that value as UTF-8 in the shop"
 
 def not_utf8(table: str, column: str) -> ParkedError:
     """The error for a value that is not UTF-8."""
-    return ParkedError(table, f'table {table}: a value of column "{column}" is no UTF-8', _REMEDY)
+    return ParkedError(table, f'table {table}: a value of column "{column}" is not UTF-8', _REMEDY)
 
 
 def check_message(table: str, encoder: Encoder, payload: bytes) -> None:
@@ -37,7 +37,7 @@ def check_names(relation: Relation) -> None:
     """ParkedError if the name of the table or of a column is not UTF-8, as pgoutput shows it."""
     for name in (relation.table, *[column.name for column in relation.columns]):
         if _SHOWN.search(name):
-            said = f"table {relation.table}: a name of it, {name}, is no UTF-8"
+            said = f"table {relation.table}: one of its names, {name}, is not UTF-8"
             raise ParkedError(relation.table, said, "give it another name in the shop")
 
 

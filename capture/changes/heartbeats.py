@@ -112,8 +112,8 @@ class Heartbeats:
         """Checks that `beat` follows `last`. SettingsError if there were others between them."""
         if last is not None and last.run == beat.run and beat.number > last.number + 1:
             raise SettingsError(
-                f"slot {self._slot} was moved by somebody else: heartbeats {last.number + 1} to "
-                f"{beat.number - 1} before {beat.lsn} are missing, and changes beside them may be",
+                f"slot {self._slot} was advanced by someone else: heartbeats {last.number + 1} to "
+                f"{beat.number - 1} before {beat.lsn} are missing, and changes between them may be, too",
                 _REPAIR,
             )
         self._metrics.heartbeat_back(self.number(beat))
@@ -127,7 +127,7 @@ class Heartbeats:
         """SettingsError if the log goes on past the position without its heartbeat."""
         if self._awaited is not None:
             raise SettingsError(
-                f"the log has no heartbeat of capture's that ends at {self._awaited.lsn}: the shop was put back to an "
-                "older copy, and its log has come past the position since; what changed before that is missing",
+                f"the log has no heartbeat of capture's that ends at {self._awaited.lsn}: the shop was restored "
+                "from an older backup, and its log has since passed our position; what changed before that is missing",
                 _REPAIR,
             )

@@ -123,7 +123,7 @@ class Messages:
                 if routed is not None and not self._taken(routed[0]):
                     self._partitions(routed[0])
                     return self._count(routed[0]), routed
-                log.warning("message is not what its outbox route reads", prefix=message.prefix, lsn=str(message.lsn))
+                log.warning("message is not what its outbox route expects", prefix=message.prefix, lsn=str(message.lsn))
                 break
         if self._ids is None:
             self._partitions(self._topic)

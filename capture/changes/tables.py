@@ -295,7 +295,7 @@ class Tables:
         relation = self.waiting[oid]
         self._accounted |= {relation.table}
         hint = f"capture signal snapshot {relation.table}"
-        log.warning("table is new: its rows from before are not in Kafka", table=relation.table, next=hint)
+        log.warning("table is new: its earlier rows are not in Kafka", table=relation.table, next=hint)
         return self.relation(relation, patiently)
 
     def _tried(self, relation: Relation, patiently: Patiently) -> Table | None:

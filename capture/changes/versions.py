@@ -36,7 +36,7 @@ class Bound(NamedTuple):
 class ParkedError(SettingsError):
     """The table's changes are not written until `capture signal snapshot` brings it back."""
 
-    def __init__(self, table: str, message: str, remedy: str = "make the registry take the schema") -> None:
+    def __init__(self, table: str, message: str, remedy: str = "make the registry accept the schema") -> None:
         super().__init__(message, f"{remedy}, then: capture signal snapshot {table}")
         self.table = table
 
@@ -109,7 +109,7 @@ class Versions:
                 first = first or self._clash(relation.table, error, codec)
                 continue
             if first is not None:
-                log.warning("table goes on in another topic", table=relation.table, topic=topic, reason=first.message)
+                log.warning("table continues in another topic", table=relation.table, topic=topic, reason=first.message)
             self._tell_of_key(relation.table, codec.key_columns)
             encoder = codec.bind(*ids) if self._text_of is None else JsonEncoder(codec, self._text_of)
             return Bound(topic, self._counted(relation.table, topic), encoder)
@@ -150,8 +150,8 @@ class Versions:
         was = self._keys.setdefault(table, key)
         if was != key:
             self._keys[table] = key
-            hint = "readers know rows by their key: read the table anew with capture signal snapshot, where it has one"
-            log.warning("key of a table is another one", table=table, was=list(was), key=list(key), next=hint)
+            hint = "readers identify rows by their key: read the table again with capture signal snapshot"
+            log.warning("key of a table has changed", table=table, was=list(was), key=list(key), next=hint)
 
     def _registered(self, codec: Codec, relation: Relation, facts: TableFacts) -> tuple[Codec, tuple[int | None, int]]:
         """The codec and its schemas' ids, in the first form that the registry takes. IncompatibleError if it takes

@@ -22,8 +22,8 @@ from capture.snapshot.initial import announce_without_data
 from schemas.model.errors import DataError, SettingsError
 from schemas.model.lsn import LSN
 
-_NOT_YET = "Kafka Connect writes it when a connector is stopped, or each offset.flush.interval.ms: start and stop it"
-_READ_ANEW = "let capture take a snapshot of its own instead: another slot_name, then capture run"
+_NOT_YET = "Kafka Connect writes it when a connector is stopped, or every offset.flush.interval.ms: start and stop it"
+_READ_ANEW = "have capture take its own snapshot instead: another slot_name, then capture run"
 
 
 class Offset(NamedTuple):
@@ -94,7 +94,7 @@ def from_topic(records: Iterable[tuple[bytes | None, bytes | None]], connector: 
         known = f" (it has {', '.join(sorted(others))})" if others else ""
         raise SettingsError(
             f"the offsets topic has no offset of connector {connector}{known}",
-            f"say the connector's name with --connector. If that is it: {_NOT_YET}",
+            f"give the connector's name with --connector. If it is right: {_NOT_YET}",
         )
     return _chosen(servers, prefix, f"connector {connector}")
 
@@ -103,7 +103,7 @@ def _offset_of(value: bytes) -> Any:
     try:
         return json.loads(value)
     except ValueError:
-        raise DataError("the connector's offset in the offsets topic is not JSON", "say --offsets FILE") from None
+        raise DataError("the connector's offset in the offsets topic is not JSON", "use --offsets FILE") from None
 
 
 def _chosen(servers: Mapping[Any, Any], prefix: str, where: str) -> Offset:
@@ -113,7 +113,7 @@ def _chosen(servers: Mapping[Any, Any], prefix: str, where: str) -> Offset:
     if found is None:
         raise SettingsError(
             f"{where} has no offset for topic.prefix {prefix}, only for {', '.join(map(str, servers))}",
-            "set topic_prefix to Debezium's topic.prefix, so that readers of the topics go on",
+            "set topic_prefix to Debezium's topic.prefix, so that readers of the topics continue",
         )
     return parse_offset(found)
 
@@ -121,7 +121,7 @@ def _chosen(servers: Mapping[Any, Any], prefix: str, where: str) -> Offset:
 def start_of(offset: Offset, slot: Slot | None, name: str, database: str, trust_slot: bool) -> Start:
     """Where streaming loses nothing and repeats least. SettingsError if something would be missing."""
     if offset.copying:
-        raise SettingsError("Debezium's snapshot is not complete", "let it end, then stop it; or " + _READ_ANEW)
+        raise SettingsError("Debezium's snapshot is not complete", "let it finish, then stop it; or " + _READ_ANEW)
     if slot is None or slot.confirmed_flush_lsn is None:
         raise SettingsError(f"there is no slot {name}", "set slot_name to Debezium's slot.name; or " + _READ_ANEW)
     if slot.active_pid is not None:
@@ -137,7 +137,7 @@ def start_of(offset: Offset, slot: Slot | None, name: str, database: str, trust_
     if confirmed > reached and not trust_slot:
         raise SettingsError(
             f"slot {name} is at {confirmed}, ahead of Debezium's offset {reached}: changes between may not be in Kafka",
-            "if there were none (lsn.flush.mode connector_and_driver moves an idle slot so), say --trust-slot; else "
+            "if there were none (lsn.flush.mode connector_and_driver moves an idle slot so), use --trust-slot; else "
             + _READ_ANEW,
         )
     start = LSN(max(offset.commit or LSN(0), confirmed))
@@ -162,7 +162,7 @@ class Adoption(Proposal):
         if plan.position() is not None:
             raise SettingsError(
                 f"topic {plan.topics.position} has a position of {plan.name} already",
-                "capture run goes on from it; capture drop lets it go",
+                "`capture run` continues from it; `capture drop` deletes it",
             )
         connection = self._leadership.connection
         slot = slot_state(connection, plan.options.slot)
@@ -185,13 +185,13 @@ class Adoption(Proposal):
 
     def lines(self) -> Iterator[str]:
         name = self._plan.options.slot
-        yield f"slot {name} goes on at {self._start.lsn} (it is at {self._slot.confirmed_flush_lsn})"
+        yield f"slot {name} continues at {self._start.lsn} (it is at {self._slot.confirmed_flush_lsn})"
         yield f"tables: {', '.join(self._tables)}; none is read again"
         for error in self._unnamed.values():
             yield f"{error.message}: it is not captured; {error.hint}"
         if self._start.partly_sent:
-            yield "Debezium has sent changes of the next transaction: they come a second time"
-        yield "if it was killed: what it sent after its last offset comes a second time, too"
+            yield "Debezium has sent changes of the next transaction: they are sent a second time"
+        yield "if it was killed: what it sent after its last offset is sent a second time, too"
         if self._written:
             yield "the topics have records of Debezium's: ours follow them, with the headers that order them"
         yield "never start the connector again on this slot: what one of the two reads, the other misses"

@@ -44,11 +44,11 @@ def _other_names(plan: Plan, tables: Sequence[str]) -> Iterator[Finding]:
     begin = f"{plan.prefix}."
     for name in tables:
         if not name.startswith(begin):
-            yield Finding("ok", f"topic {name} is routed: who subscribes to {begin}* does not read it")
+            yield Finding("ok", f"topic {name} is routed: subscribers to {begin}* do not read it")
     for name in broker.topics(plan.cluster, [f"{name}.v2" for name in tables]):
         first = name.removesuffix(".v2")
-        said = f"topic {name} continues {first} after an incompatible schema: who subscribes to {begin}* reads both,"
-        yield Finding("ok", f"{said} who reads {first} alone sees no more changes of its table")
+        said = f"topic {name} continues {first} after an incompatible schema: subscribers to {begin}* read both,"
+        yield Finding("ok", f"{said} readers of {first} alone see no more changes of its table")
 
 
 def _kafka_acls(plan: Plan, rest: str) -> str:
@@ -78,12 +78,12 @@ def _creation(plan: Plan, found_brokers: Brokers, tables: Sequence[str]) -> Look
     yield from _refusals(plan, refused)
     for name in [one.name for one in missing if one.name not in would and one.name not in refused]:
         rights = _kafka_acls(plan, f"--operation Describe --operation Read --operation Write --topic {name}")
-        yield Finding("BAD", f"topic {name} exists, but Kafka does not show it to our user", rights)
+        yield Finding("BAD", f"topic {name} exists, but our user may not see it", rights)
     if len(would) < len(missing):
         return False
     names = [one.name for one in missing]
     first = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    yield Finding("ok", f"{len(names)} topics are to be made, by `capture init` or the first run: {first}")
+    yield Finding("ok", f"{len(names)} topics will be made, by `capture init` or the first run: {first}")
     return True
 
 
@@ -112,7 +112,7 @@ def _topic(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
         said = f"topic {name}: our user may not {', '.join(right.lower() for right in lacking)}"
         yield Finding("BAD", said, _kafka_acls(plan, f"{rights} --topic {name}"))
     if name in plan.topics.own and topic.partitions != 1:
-        said = f"topic {name} has {topic.partitions} partitions: its order needs one"
+        said = f"topic {name} has {topic.partitions} partitions: order needs exactly one"
         yield Finding("BAD", said, f"delete the topic and let `capture init` make it ({_delete(plan, name)})")
     problems = list(_settings(plan, name, topic))
     yield from problems
@@ -132,7 +132,7 @@ def _alter(plan: Plan, name: str, config: str) -> str:
 def _settings(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
     policy = topic.config.get("cleanup.policy", "")
     if name == plan.topics.position and policy not in ("", "compact"):
-        said = f"topic {name} has cleanup.policy {policy}: the position would be deleted with age"
+        said = f"topic {name} has cleanup.policy {policy}: the position would expire"
         yield Finding("BAD", said, _alter(plan, name, "cleanup.policy=compact,retention.ms=-1"))
     if name == plan.topics.commits:
         yield from _index(plan, name, topic)
@@ -146,7 +146,7 @@ def _settings(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
     limit = int(topic.config.get("max.message.bytes", CLIENT_LIMIT))
     ours = int(plan.cluster.options.get("message.max.bytes", CLIENT_LIMIT))
     if limit < ours:
-        said = f"topic {name} takes records up to {limit} bytes, and capture sends up to {ours}"
+        said = f"topic {name} accepts records up to {limit} bytes, and capture sends up to {ours}"
         yield Finding("warn", said, _alter(plan, name, f"max.message.bytes={ours + 100_000}"))
 
 
@@ -162,7 +162,7 @@ def _index(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
     if kept_ms < 0:
         return
     days = kept_ms / _DAY_MS
-    said = f"topic {name} keeps the index of commits for {days:.1f} days: no sink may stand still for longer"
+    said = f"topic {name} keeps the index of commits for {days:.1f} days: no sink may be stopped for longer"
     level: Level = "ok" if kept_ms >= _STANDSTILL_MS else "warn"
     longer = _alter(plan, name, f"retention.ms={_STANDSTILL_MS}")
     yield Finding(level, said, longer if level == "warn" else "")
@@ -170,12 +170,12 @@ def _index(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
 
 def _compacted(plan: Plan, name: str, policy: str) -> Iterator[Finding]:
     if "t" not in plan.selection.skipped:
-        said = f"topic {name} has cleanup.policy {policy}: Kafka refuses a record without key there, as of a TRUNCATE"
+        said = f"topic {name} has cleanup.policy {policy}: Kafka refuses records without a key, such as a TRUNCATE"
         yield Finding("BAD", said, f"set skipped_operations: [t], or {_alter(plan, name, 'cleanup.policy=delete')}")
     if not plan.tombstones:
         said = f"topic {name} has cleanup.policy {policy}: without tombstones the last record of a deleted row stays"
         yield Finding("warn", said, "set tombstones_on_delete: true")
-    said = f"topic {name} has cleanup.policy {policy}: older changes of a row go, and a sink set back never sees them"
+    said = f"topic {name} has cleanup.policy {policy}: a sink that is set back misses older changes"
     yield Finding("warn", said, _alter(plan, name, "cleanup.policy=delete"))
 
 
@@ -189,7 +189,7 @@ def _differences(plan: Plan, name: str, topic: Topic) -> Iterator[Finding]:
         yield Finding("warn", said, "more would move keys to other partitions; a new topic gets as many")
     other = {key: value for key, value in group.config.items() if topic.config.get(key, value) != value}
     if other:
-        said = f"topic {name} is set otherwise than its group in topic_creation_groups: {', '.join(other)}"
+        said = f"topic {name} differs from its group in topic_creation_groups: {', '.join(other)}"
         yield Finding("warn", said, _alter(plan, name, ",".join(f"{key}={value}" for key, value in other.items())))
 
 
@@ -218,4 +218,4 @@ def registry_findings(plan: Plan, schemas: Sequence[tuple[str, dict[str, Any]]])
         return
     yield Finding("ok", "the schema registry answers")
     if schemas:
-        yield Finding("ok", f"the registry takes {len(schemas)} schemas of these tables")
+        yield Finding("ok", f"the registry accepts {len(schemas)} schemas of these tables")

@@ -107,7 +107,7 @@ def publication_findings(connection: Connection, plan: Plan, schemas: Schemas) -
             create = create_publication(plan, wanted_tables(connection, plan))
             # In one transaction: changes between the two statements could never be read from the log again.
             drop = f"BEGIN; DROP PUBLICATION {quoted(name)}; {create} COMMIT;"
-        said = f"publication {name} has {len(unwanted)} tables that nobody wants here, read for nothing: "
+        said = f"publication {name} has {len(unwanted)} tables that are not captured here, read for nothing: "
         yield Finding("warn", said + _few(unwanted), f"{drop} -- unless another reader has this publication")
     for one in wanted:
         yield from _table(connection, plan, publication, one)
@@ -129,7 +129,7 @@ def _few(names: list[str]) -> str:
 
 def _unused(plan: Plan, wanted: list[Published]) -> Iterator[Finding]:
     for entry in plan.selection.unused(one.relation for one in wanted):
-        yield Finding("BAD", f"no captured column or table is meant by {entry}", "correct the entry, or take it out")
+        yield Finding("BAD", f"no captured column or table matches {entry}", "correct the entry, or take it out")
 
 
 def _missing(connection: Connection, plan: Plan, publication: Publication, names: set[str]) -> Iterator[Finding]:
@@ -140,7 +140,7 @@ def _missing(connection: Connection, plan: Plan, publication: Publication, names
         meant = [table for table in there if one.matches(table)]
         tables.update(meant)
         if not meant and one.entry not in tables:
-            said = f"no table of the database is meant by {one.entry}"
+            said = f"no table of the database matches {one.entry}"
             yield Finding("BAD", said, "correct table_include_list, or make the table")
     for table in sorted(tables):
         row = _row(

@@ -1,4 +1,4 @@
-"""`capture check`: a finding, and quoting for the SQL that mends it. Pure."""
+"""`capture check`: a finding, and quoting for the SQL that fixes it. Pure."""
 
 from __future__ import annotations
 

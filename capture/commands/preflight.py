@@ -45,8 +45,8 @@ def _health(host: str, port: int) -> Iterator[Finding]:
     reason, ours = port_taken(host, port)
     said = f"health_port {port} of {host} "
     if ours:
-        hint = "if that is the capture of these settings, all is well; else set another health_port"
-        yield Finding("warn", f"{said}is taken on this machine by a capture or sink that runs", hint)
+        hint = "if that is the capture with these settings, all is well; otherwise set another health_port"
+        yield Finding("warn", f"{said}is in use on this machine by a running capture or sink", hint)
     else:
         hint = "set health_port to a free one, health_host to an address of this machine"
         yield found(not reason, said + (f"cannot be opened on this machine: {reason}" if reason else "is free"), hint)
@@ -105,8 +105,8 @@ def encoding_findings(connection: Connection) -> Iterator[Finding]:
     encoding = _setting(connection, "server_encoding")
     said = f"the database's encoding is {encoding}"
     if encoding == "SQL_ASCII":
-        said += ": it takes any bytes, and a text that is no UTF-8 parks its table"
-    remedy = "make sure that all who write there write UTF-8, or move the shop to a database of ENCODING 'UTF8'"
+        said += ": it accepts any bytes, and a text that is not UTF-8 parks its table"
+    remedy = "make sure that every writer there writes UTF-8, or move the shop to a database of ENCODING 'UTF8'"
     yield found(encoding != "SQL_ASCII", said, remedy, "warn")
 
 
@@ -124,14 +124,14 @@ def _server(connection: Connection, _plan: Plan) -> Iterator[Finding]:
     keep = _setting(connection, "max_slot_wal_keep_size")
     said = f"max_slot_wal_keep_size is {keep}"
     if keep == "-1":
-        said += ": a reader that is stopped for long fills the shop's disk"
+        said += ": a reader that is stopped for a long time fills the shop's disk"
     bound = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(); -- less than the free disk"
     yield found(keep != "-1", said, bound, "warn")
     idle = _setting(connection, "idle_replication_slot_timeout")
     if idle:
         said = f"idle_replication_slot_timeout is {idle}"
         if idle != "0":
-            said += ": the server gives the slot up when capture is stopped for so long"
+            said += ": the server invalidates the slot when capture is stopped for that long"
         off = "ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf();"
         yield found(idle == "0", said, off, "warn")
 
@@ -145,7 +145,7 @@ def _clock(connection: Connection, _plan: Plan) -> Iterator[Finding]:
     said = "the clocks of the shop's server and of this machine agree"
     if not close:
         said = f"the shop's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
-    yield found(close, said, "set both by NTP; until then the lag in seconds is wrong by that", "warn")
+    yield found(close, said, "set both by NTP; until then the lag in seconds is wrong by that much", "warn")
 
 
 def _may_replicate(connection: Connection) -> bool:
@@ -219,7 +219,7 @@ def _slots(connection: Connection, plan: Plan) -> Iterator[Finding]:
         yield found(ok, said, gone if slot.wal_status == "lost" else other)
         if slot.wal_status == "unreserved":
             soon = "start capture now, or ALTER SYSTEM SET max_slot_wal_keep_size higher; SELECT pg_reload_conf();"
-            yield Finding("warn", f"slot {name} is about to be given up by the server", soon)
+            yield Finding("warn", f"slot {name} is about to be invalidated by the server", soon)
         yield from _failover(connection, plan)
         return
     used, most = _one(
@@ -292,8 +292,8 @@ def _next_start(plan: Plan) -> Iterator[Finding]:
         connection.close()
         replication.close()
     does = {
-        "snapshot": "makes the slot alone" if mode == "no_data" else "takes a snapshot",
-        "stream": f"goes on from {position and position.end_lsn}",
+        "snapshot": "only makes the slot" if mode == "no_data" else "takes a snapshot",
+        "stream": f"continues from {position and position.end_lsn}",
         "end": "has nothing to do",
     }
     yield Finding("ok", f"the next start {does[step]} (snapshot_mode {mode})")

@@ -45,11 +45,11 @@ class Repair(Proposal):
             lost = "" if self._slot else ", and no slot: if capture has never run, there is nothing to repair"
             yield f"topic {plan.topics.position} has no position of {plan.name}{lost}"
         elif unfinished(self._old):
-            yield "a snapshot is not complete: `capture run` ends it, there is nothing to repair"
+            yield "a snapshot is not complete: `capture run` finishes it, there is nothing to repair"
         elif self._problem is not None:
             yield self._problem.message
         else:
-            yield f"slot and position fit together: nothing to repair if `capture run` goes on from {self._old.end_lsn}"
+            yield f"slot and position match: nothing to repair if `capture run` continues from {self._old.end_lsn}"
             yield (
                 f'if it ends with `publication "{plan.publication}" does not exist` and that is there, it was dropped '
                 "and made again: the log of the time between cannot be read, a new snapshot brings what changed then"

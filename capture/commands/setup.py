@@ -39,7 +39,7 @@ def init(plan: Plan, keyless_too: bool = False) -> Iterator[str]:
         warnings = list(_warnings(connection, plan, statements, published, wanted))
         yield from warnings
         if warnings and not keyless_too:
-            hint = "do what is said above first; or say --keyless, if rows are only ever inserted there"
+            hint = "do what is listed above first; or use --keyless, if rows are only ever inserted there"
             raise SettingsError("nothing was made: the shop could no longer change tables without key", hint)
         for statement in statements:
             yield statement
@@ -62,13 +62,13 @@ def script(plan: Plan) -> Iterator[str]:
         connection = plan.server.connect()
     except OrdertapError as error:
         first = error.message.splitlines()[0]
-        yield f"-- (what is there already could not be asked: {first})"
+        yield f"-- (what already exists could not be read: {first})"
         tables = plan.selection.named
         if plan.selection.every_table or tables:
             yield from _role(plan, tables)
             yield from _guarded_publication(plan, tables)
         else:
-            yield "-- (so which tables the lists of the settings mean is not known)"
+            yield "-- (so it is not known which tables the settings match)"
         yield from _topics_script(plan, _captured(plan, tables))
         return
     try:
@@ -136,7 +136,7 @@ def _publication(plan: Plan, there: Publication | None, published: Sequence[str]
     if there is None:
         if not plan.selection.every_table and not wanted:
             raise SettingsError(
-                f"database {plan.server.database} has no table that table_include_list and table_exclude_list mean",
+                f"database {plan.server.database} has no table that matches table_include_list and table_exclude_list",
                 "correct them, or make the tables first",
             )
         return [create_publication(plan, wanted), _comment(plan)]
@@ -166,7 +166,7 @@ def _topics_script(plan: Plan, tables: Sequence[str]) -> Iterator[str]:
         topics, without = plan.topics.of_each(tables)
         missing = plan.topics.missing(topics.values())
     except OrdertapError as error:
-        yield f"-- (Kafka could not be asked: {error.message})"
+        yield f"-- (Kafka did not answer: {error.message})"
         return
     yield from (f"-- {error.message}; it is not captured: {error.hint}" for error in without.values())
     for name, making in missing:
@@ -180,7 +180,7 @@ def _execute(connection: Connection, statement: str) -> None:
         with database_errors("making the publication"), connection.cursor() as cursor:
             cursor.execute(statement)
     except SettingsError as error:
-        hint = "let a DBA run what `capture init --dry-run` prints, then say `capture init` again for the topics"
+        hint = "have a DBA run what `capture init --dry-run` prints, then run `capture init` again for the topics"
         raise SettingsError(error.message, hint) from None
 
 

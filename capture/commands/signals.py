@@ -64,7 +64,7 @@ def _check(
     if not catalogue.has_key(connection, table.relation, plan.selection.rules(table.relation)):
         raise SettingsError(
             f"table {name} has no key: it cannot be read while it changes",
-            "give it a primary key, or capture repair --execute reads all tables anew",
+            "give it a primary key, or capture repair --execute reads all tables again",
         )
     if condition is not None:
         _try(connection, table, condition)
@@ -80,5 +80,5 @@ def _try(connection: Connection, table: Published, condition: str) -> None:
     except NOT_SQL as error:
         raise SettingsError(
             f"--where is not a condition on {table.relation.table}: {first_line(error)}",
-            "write what would stand behind WHERE, for example: --where \"placed_at >= '2026-01-01'\"",
+            "write what would follow WHERE, for example: --where \"placed_at >= '2026-01-01'\"",
         ) from None

@@ -221,7 +221,7 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
         yield f"snapshot   {snapshot['state']}{of_all}"
     if told["on_demand"]:
         for one in told["on_demand"]["snapshots"]:
-            state = "paused" if told["on_demand"]["paused"] else "goes on"
+            state = "paused" if told["on_demand"]["paused"] else "running"
             yield f"on demand  {one['id']} {state}: {sum(one['rows'].values())} rows, {_list(one['tables_left'])} left"
     for table in told["parked"]:
         yield f"parked     {table} is not written; capture signal snapshot {table} brings it back"
@@ -247,7 +247,7 @@ def _slot_lines(slot: dict[str, Any] | None, absent: str) -> Iterator[str]:
     yield "slot       " + (f"{slot['name']} at {slot['confirmed_lsn']}, {slot['wal_status']}" if slot else absent)
     if slot:
         budget = slot["wal_budget_bytes"]
-        left = "no limit is set" if budget is None else f"{size(budget)} until the server gives the slot up"
+        left = "no limit is set" if budget is None else f"{size(budget)} until the server invalidates the slot"
         lost = slot["wal_status"] == "lost"
         yield "WAL held   " + ("none" if lost else f"{size(slot['wal_held_bytes'] or 0)}; {left}")
         if slot["inactive_since"] and slot["active_pid"] is None:
@@ -256,7 +256,7 @@ def _slot_lines(slot: dict[str, Any] | None, absent: str) -> Iterator[str]:
             spilled = f"{size(slot['spilled_bytes'])} of {slot['spilled_transactions']} transactions"
             yield f"spilled    {spilled} to the server's disk: they were larger than logical_decoding_work_mem"
         if slot["conflicting"]:
-            yield "conflict   recovery on this standby took rows that the slot needs"
+            yield "conflict   recovery on this standby removed rows that the slot needs"
 
 
 def _list(names: list[str]) -> str:

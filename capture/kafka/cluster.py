@@ -218,7 +218,7 @@ def _cause(error: KafkaError) -> tuple[str, str]:
     if error.code() in _REFUSED:
         return said, protocol
     if error.code() == KafkaError._ALL_BROKERS_DOWN:  # it says no more of a connection that ends at once
-        said += ", or end the connection at once, as a port with TLS does where the client is without"
+        said += ", or close the connection at once, as a TLS port does with a client that does not use TLS"
     elif "ssl://" not in said:
         return said, "check bootstrap_servers and that the broker runs"
     return said, f"check bootstrap_servers, and that the broker runs; {protocol}"

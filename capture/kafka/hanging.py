@@ -67,7 +67,7 @@ def end_hanging(
         "the broker has left transactions open that it had ended (KAFKA-20734): aborting what was not committed",
         aborted=[f"{place.topic}/{place.partition}" for place in aborted],
         committed=[f"{place.topic}/{place.partition}" for place in hanging if place not in aborted],
-        next="where readers of committed records still stand later on, kafka-transactions.sh find-hanging says why",
+        next="if readers of committed records are still stuck later, kafka-transactions.sh find-hanging says why",
     )
     abort_hanging(producer, aborted)
 

@@ -97,7 +97,8 @@ class TransactionalProducer:
             except BufferError:
                 continue
             return
-        raise UnavailableError(f"writing to topic {topic}: Kafka at {self._servers} takes nothing", "check the broker")
+        said = f"writing to topic {topic}: Kafka at {self._servers} accepts nothing"
+        raise UnavailableError(said, "check the broker")
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:

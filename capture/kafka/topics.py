@@ -99,7 +99,7 @@ class Topics:
         refused = UnnamedError if name == usual else SettingsError
         if not _LEGAL.fullmatch(name) or name in (".", ".."):
             hint = "letters, digits, dots, _ and -, 249 at the most; see topic_routing"
-            raise refused(f"table {table}: {name} is no topic's name", hint)
+            raise refused(f"table {table}: {name} is not a valid topic name", hint)
         other = self._tables.setdefault(name, table)
         if other != table or name in (*self.own, self.former_position):
             whose = f"table {other}'s" if other != table else "capture's own"
@@ -109,10 +109,10 @@ class Topics:
                 " publish_via_partition_root of the publication",
             )
         if like := self._like(name):
-            whose = f"of table {self._tables[like]}" if like in self._tables else "which is there already"
+            whose = f"of table {self._tables[like]}" if like in self._tables else "which already exists"
             raise refused(
-                f"table {table}: topic {name} and topic {like}, {whose}, differ by . and _ only, and Kafka takes them "
-                "for one",
+                f"table {table}: topic {name} and topic {like}, {whose}, differ by . and _ only, and Kafka treats "
+                "them as the same",
                 "give one of them another topic in topic_routing",
             )
         return name

@@ -27,19 +27,19 @@ APPLICATION = "ordertap capture"
 """The name of our sessions in pg_stat_activity."""
 
 
-_CHECK = "run `capture check`: it prints the SQL that helps"
+_CHECK = "run `capture check`: it prints the SQL that fixes it"
 # The server decodes its log with the publications of that time, so making one again does not help older changes.
 _NO_PUBLICATION = (
-    "run `capture check` and make it as that says; if it was dropped and made again, the log of the time between "
-    "cannot be read, and `capture repair --execute` makes a new slot and snapshot (it says what it does without that)"
+    "run `capture check` and create it as that says; if it was dropped and made again, the log of the time between "
+    "cannot be read, and `capture repair --execute` makes a new slot and snapshot (without --execute: a dry run)"
 )
 _NOT_UTF8 = (
     "write it as UTF-8 in the shop: a comment (pg_description), a default (pg_attrdef), a label (pg_enum), a name, or "
     "a value of the table"
 )
 IN_THE_LOG: Final = (
-    "find the value by its bytes and mend it in the shop; the log keeps it, so `capture repair --execute` makes a new "
-    "slot behind it (it says what it does without that)"
+    "find the value by its bytes and fix it in the shop; the log keeps it, so `capture repair --execute` makes a new "
+    "slot behind it (without --execute: a dry run)"
 )
 """The next step if the server cannot convert a text in the log to UTF-8."""
 _REFUSED = ("authentication failed", "no password supplied", "does not exist", "pg_hba", "permission denied")
@@ -92,7 +92,7 @@ class Server(NamedTuple):
             raise self._unreachable(error) from None
         if not options.get("connection_factory"):
             connection.autocommit = True
-        with database_errors("clearing limits of time"), connection.cursor() as cursor:
+        with database_errors("clearing timeouts"), connection.cursor() as cursor:
             cursor.execute(NEWER_LIMITS)
         return connection
 
@@ -100,7 +100,7 @@ class Server(NamedTuple):
         """A connection for questions: one that waits for a table's lock gives up after ten seconds, and says so. An
         answer may take long, as for thousands of tables of a busy server."""
         connection = self.connect()
-        with database_errors("limiting our patience"), connection.cursor() as cursor:
+        with database_errors("setting lock_timeout"), connection.cursor() as cursor:
             cursor.execute("SET lock_timeout = '10s'")
         return connection
 
@@ -120,14 +120,15 @@ class Server(NamedTuple):
             hint = "raise max_connections, or CONNECTION LIMIT of the role or the database: `capture check` says which"
             return UnavailableError(f"{where}: {reason}", hint)
         if "conversion between" in reason:
-            hint = "the server cannot show this database's text in UTF-8: move the shop to one of ENCODING 'UTF8'"
+            hint = "the server cannot convert this database's text to UTF-8: move the shop to one of ENCODING 'UTF8'"
             return SettingsError(f"{where}: {reason}", hint)
         if f'role "{self.user}" does not exist' in reason:
             return SettingsError(f"{where}: {reason}", "`capture init --dry-run` prints the SQL that makes it")
         if any(word in reason for word in _REFUSED):
             hint = "check database_user, database_password and database_dbname, and pg_hba.conf of the server"
             return SettingsError(f"{where}: {reason}", hint)
-        return UnavailableError(f"{where}: {reason}", "check database_hostname and database_port, and that it runs")
+        hint = "check database_hostname and database_port, and that the server is running"
+        return UnavailableError(f"{where}: {reason}", hint)
 
 
 @contextmanager
@@ -138,7 +139,7 @@ def database_errors(doing: str, not_utf8: str = _NOT_UTF8) -> Iterator[None]:
         with waiting(f"PostgreSQL ({doing})"):
             yield
     except (psycopg2.errors.CharacterNotInRepertoire, psycopg2.errors.UntranslatableCharacter) as error:
-        raise DataError(f"{doing}: the server cannot say a text in UTF-8 ({first_line(error)})", not_utf8) from None
+        raise DataError(f"{doing}: the server cannot convert a text to UTF-8 ({first_line(error)})", not_utf8) from None
     except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.UndefinedObject) as error:
         said = first_line(error)
         raise SettingsError(f"{doing}: {said}", _NO_PUBLICATION if "publication" in said else _CHECK) from None
@@ -149,12 +150,12 @@ def database_errors(doing: str, not_utf8: str = _NOT_UTF8) -> Iterator[None]:
         ) from None
     except psycopg2.errors.LockNotAvailable as error:
         raise UnavailableError(
-            f"{doing}: a schema change or TRUNCATE has a table or waits for it ({first_line(error)})",
-            "see in pg_locks who has it, and let the ALTER, VACUUM FULL or CLUSTER end; a snapshot waits for "
+            f"{doing}: a schema change or TRUNCATE has locked a table or waits for it ({first_line(error)})",
+            "see in pg_locks who holds it, and let the ALTER, VACUUM FULL or CLUSTER finish; a snapshot waits for "
             "snapshot_lock_timeout_ms",
         ) from None
     except psycopg2.errors.OutOfMemory as error:  # out of locks: "out of shared memory"
-        hint = "raise max_locks_per_transaction and restart the server: `capture check` says how far"
+        hint = "raise max_locks_per_transaction and restart the server: `capture check` says how much"
         raise UnavailableError(f"{doing}: {first_line(error)}", hint) from None
     except psycopg2.Error as error:
         if "wal_level" in first_line(error):  # waiting does not change it
@@ -213,7 +214,7 @@ class Replication:
         factory = psycopg2.extras.LogicalReplicationConnection
         self._connection = server.connect(connection_factory=factory)
         self._cursor = cast("Any", self._connection.cursor())  # psycopg2's stubs know little of replication
-        if any_bytes(self._connection):  # else the server ends the stream at the first text that is no UTF-8
+        if any_bytes(self._connection):  # else the server ends the stream at the first text that is not UTF-8
             with database_errors("taking text as it is"):
                 self._cursor.execute("SET client_encoding = 'SQL_ASCII'")
         self.read = self._cursor.read_message

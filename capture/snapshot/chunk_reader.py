@@ -160,8 +160,8 @@ class ChunkReader:
                 copy_out(cursor.connection, self._query(published, table, condition, after, limit)), lines
             )
         except NOT_SQL as error:
-            what = f"the condition for {name} is not SQL that PostgreSQL takes" if condition else f"reading {name}"
-            raise SettingsError(f"{what}: {first_line(error)}", "mend it, then send the signal again") from None
+            what = f"the condition for {name} is not SQL that PostgreSQL accepts" if condition else f"reading {name}"
+            raise SettingsError(f"{what}: {first_line(error)}", "fix it, then send the signal again") from None
         cursor.execute("COMMIT")
         self._fitting = len(lines.kept) if lines.full else min(self._rows, 2 * self._fitting)
         more = lines.full or len(lines.kept) >= limit
@@ -192,7 +192,7 @@ class ChunkReader:
         if not key:
             raise SettingsError(
                 f"table {table.name} has no key: it cannot be read while it changes",
-                "give it a primary key and signal again, or capture repair --execute reads all tables anew",
+                "give it a primary key and signal again, or capture repair --execute reads all tables again",
             )
         names = sql.SQL(", ").join(map(sql.Identifier, key))
         conditions: list[sql.Composable] = [

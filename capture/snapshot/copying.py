@@ -208,7 +208,7 @@ def _careful(encoder: Encoder, table: str) -> Careful:
             raise DataError(
                 f'table {table}: column "{error.column}" has a NULL, or a NaN that would be null in Kafka, '
                 "although the catalogue says NOT NULL",
-                "find the row and mend it, then start again; for NaN see special_numbers",
+                "find the row and fix it, then start again; for NaN see special_numbers",
             ) from None
 
     return careful

@@ -85,7 +85,7 @@ class Window:
         if self._overflown:
             return "too much changed meanwhile"
         if chunk.table.name in self.altered:
-            return "its columns came anew"
+            return "its schema was sent again"
         if rows & _rows(self._unfilled, chunk):
             return "a change of a row leaves out values that only the chunk has"
         if chunk.table.encoder.shares_keys and rows & _rows(self._changed, chunk):
@@ -255,7 +255,7 @@ class Incremental:
                     "the snapshot waits for transactions that were open at the start: see pg_locks, pg_prepared_xacts"
                 )
                 log.warning(said, xids=sorted(self._unknown))
-            self._again(chunk, "a transaction of before the start is open, or one in the log is not visible yet")
+            self._again(chunk, "a transaction from before the start is open, or one in the log is not visible yet")
             return None
         if chunk.table.name in window.truncated:
             return self._take(chunk, [], lsn)
@@ -319,7 +319,7 @@ class Incremental:
         if request.first is None:
             return [aborted]
         hint = "capture signal snapshot brings them"
-        log.warning("tables have no first copy", tables=[name for name, _ in request.scope], next=hint)
+        log.warning("tables have no first snapshot", tables=[name for name, _ in request.scope], next=hint)
         return [aborted, self._first_completed(request.lsn, *request.first)]
 
     def _tell(self, state: SnapshotState) -> None:

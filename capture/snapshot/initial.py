@@ -194,7 +194,7 @@ def cost(connection: Connection, published: Sequence[Published], options: Snapsh
     try:
         return f"{extent(connection, chosen(published, options))}, are read again"
     except OrdertapError as error:
-        return f"tables are read again, and how much cannot be told ({error.message})"
+        return f"tables are read again, but how many rows is not known ({error.message})"
 
 
 def _hold_unchanged(

@@ -30,7 +30,7 @@ class SnapshotOptions(NamedTuple):
 def next_step(mode: Mode, position: Position | None, problem: SettingsError | None, taken: bool) -> Step:
     """What this start does: take a snapshot (no_data: only make the slot), stream from its position, or end.
 
-    `problem`: why the position cannot be streamed from. It is raised unless the mode mends it with a new snapshot, and
+    `problem`: why the position cannot be streamed from. It is raised unless the mode fixes it with a new snapshot, and
     always if that would drop another reader's slot. `taken`: this process has taken a snapshot already.
     """
     if isinstance(problem, NotOursError):

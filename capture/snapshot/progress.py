@@ -74,7 +74,7 @@ class Progress:
         self._publish()
         if self._bar is None and time.monotonic() - self._said > _SAY_EVERY:
             self._said = time.monotonic()
-            log.info("snapshot goes on", **self.figures())
+            log.info("snapshot continues", **self.figures())
 
     def table_done(self, table: str) -> None:
         """Notes that all of a table is durable."""

@@ -1,1 +1,1 @@
-"""What travels: log positions, changes and their order, relations, commits; and the errors that a user can mend."""
+"""What travels: log positions, changes and their order, relations, commits; and the errors that a user can fix."""

@@ -126,7 +126,7 @@ def parse_index(value: bytes) -> IndexRecord:
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         raise DataError(
-            f"a record of the index of commits ({len(value)} bytes) is not one of capture's",
+            f"a record of the index of commits ({len(value)} bytes) was not written by capture",
             "look at what else writes to the topic",
         ) from None
 

@@ -1,4 +1,4 @@
-"""What went wrong, where, and what to do next: the one base of all errors that a user can mend.
+"""What went wrong, where, and what to do next: the one base of all errors that a user can fix.
 
 `__main__` of each process prints such an error once, without a stack trace, and exits with its code (sysexits.h).
 """
@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """FAILED: a command found something to mend, or did not do all. The others are of sysexits.h. UNAVAILABLE: another
+    """FAILED: a command found something to fix, or did not do all. The others are of sysexits.h. UNAVAILABLE: another
     system did not answer, so another start may help; the rest need a person."""
 
     FAILED = 1

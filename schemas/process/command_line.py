@@ -13,7 +13,7 @@ from schemas.model.errors import OrdertapError
 
 
 def run(app: typer.Typer, program: str) -> None:
-    """Runs the command line. Prints an error that a user can mend once, without a stack trace, and exits with its
+    """Runs the command line. Prints an error that a user can fix once, without a stack trace, and exits with its
     code."""
     try:
         app()
@@ -32,7 +32,9 @@ def offer_version(app: typer.Typer, says: Callable[[], str]) -> None:
 
     @app.callback()
     def every_command(
-        _version: bool = typer.Option(False, "--version", callback=tell, is_eager=True, help="Show the version."),
+        _version: bool = typer.Option(
+            False, "--version", callback=tell, is_eager=True, help="Show the version and exit."
+        ),
     ) -> None:
         pass
 

@@ -32,7 +32,7 @@ def configure_logs(level: str = "info", json: bool = False) -> None:
     """
     levels = logging.getLevelNamesMapping()
     if level.upper() not in levels:
-        raise SettingsError(f"log level {level!r} is none", "use debug, info, warning or error")
+        raise SettingsError(f"{level!r} is not a log level", "use debug, info, warning or error")
     screen = not json and sys.stderr.isatty()
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -88,11 +88,11 @@ def _yaml_part(section: str, path: Path | None, problems: list[str]) -> dict[str
         line = f", line {mark.line + 1}" if mark else ""
         raise SettingsError(f"settings file {path} is not YAML{line}", "correct that line") from None
     if not isinstance(content, dict):
-        raise SettingsError(f"settings file {path} is not a mapping", "its parts are `capture:` and `sink:`")
+        raise SettingsError(f"settings file {path} is not a mapping", "its sections are `capture:` and `sink:`")
     unknown = [_unknown(str(name), SECTIONS) for name in content if name not in SECTIONS]
     if unknown:
         if not any(name in SECTIONS for name in content):
-            unknown.append("all keys stand below `capture:` or `sink:`, indented")
+            unknown.append("all keys belong under `capture:` or `sink:`, indented")
         raise _all_of(section, path, unknown)
     part = content.get(section) or {}
     if not isinstance(part, dict):
@@ -290,7 +290,7 @@ def _unknown_keys(values: dict[str, Any], model: type[BaseModel], above: str) ->
         plain = str(key).replace(".", "_")
         known = next((text for start, text in instead.items() if plain.startswith(start)), "")
         if key not in fields and known:
-            yield f"{above}{key}: no setting here: {known}"
+            yield f"{above}{key}: not a setting here: {known}"
         elif key not in fields:
             yield _unknown(str(key), list(fields), above)
         elif nested is not None and isinstance(value, dict):

@@ -35,7 +35,7 @@ def json_text(schema: Schema) -> Callable[[bytes], bytes]:
         try:
             record = fastavro.schemaless_reader(io.BytesIO(avro), parsed, None)
         except UnicodeDecodeError:
-            hint = "mend the row, or leave the column out: JSON is always UTF-8"
+            hint = "fix the row, or leave the column out: JSON is always UTF-8"
             raise DataError(f"{name}: a text is not UTF-8", hint) from None
         return _encode(show(record)).encode()
 

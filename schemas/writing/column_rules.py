@@ -88,9 +88,9 @@ def chosen_key(relation: Relation, names: tuple[str, ...]) -> tuple[int, ...]:
     if unseen and relation.replica_identity != "n":
         raise SettingsError(
             f"message_key_columns: the log does not have the old {', '.join(unseen)} of table {relation.table}, "
-            "so that a change of the key would not be seen",
+            "so a change of the key would not be seen",
             f"ALTER TABLE {relation.table} REPLICA IDENTITY FULL (or an index of these columns), and let capture read "
-            "past it before this setting is there",
+            "past it before you set this",
         )
     return tuple(position[name] for name in names)
 
@@ -123,7 +123,7 @@ def masked(kind: Kind, mask: Mask, relation: Relation, column: Column, facts: Co
         kind = replace(kind, avro="string")
     if kind.avro != "string":
         raise SettingsError(
-            f"column {relation.table}.{column.name} is no text: only text can be masked, hashed or truncated",
+            f"column {relation.table}.{column.name} is not text: only text can be masked, hashed or truncated",
             "name it in columns_as_text, too, or leave it out with column_exclude_list",
         )
     length = _text_length(column, facts)

@@ -18,9 +18,7 @@ from sink.planning.brake import Brake, Mass, counted
 from sink.planning.policy import Check
 
 log = structlog.get_logger()
-_NEXT: Final = (
-    "`sink brake` shows what waits; `sink release --mass --person NAME` lets it pass, or undo the change in the shop"
-)
+_NEXT: Final = "`sink brake` shows them; `sink release --mass --person NAME` releases them, or undo them in the shop"
 
 
 def held_back(cursor: Cursor, limits: Brake, asked: Sequence[tuple[Entry, Step]]) -> list[tuple[Entry, Outcome]]:

@@ -25,7 +25,7 @@ class Circuit:
     """One per process. While the ERP cannot be used, nothing is sent, and one thread at a time asks whether it is back.
 
     It asks even if no document is due, so the end of an outage is seen at once and not with the next order. After a
-    stop it asks once a minute, so what a person has mended is found without a restart.
+    stop it asks once a minute, so what a person has fixed is found without a restart.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,7 +64,7 @@ class Circuit:
             self._rest = min(_LONGEST_REST, self._rest * 2)
 
     def stop(self, error: StopError) -> None:
-        """A person has to mend something first."""
+        """A person has to fix something first."""
         with self._lock:
             self.stopped = f"{error.message}; next: {error.hint} (looked at again every minute)"
             self._until = self._clock() + _LONGEST_REST

@@ -44,7 +44,7 @@ _READ_AGAIN = "read it again: `sink offsets reset` to before it, or `capture sig
 _NUMBERS_TRIED: Final = 20
 
 ANOTHER_IDENTITY: Final = (
-    "number, date or buyer differ from what was sent under this key before: the shop uses the key again"
+    "number, date or buyer no longer match what was sent under this key: the shop seems to have reused it"
 )
 
 
@@ -123,7 +123,7 @@ class Desired:
         with reading(self._connection) as cursor:
             position = load_position(cursor)
             if reason := why_not_planned(cursor, self._rules.require_snapshot, position):
-                raise NotPlannedError(reason, "it begins by itself; `sink status` shows how far the copy is")
+                raise NotPlannedError(reason, "it starts by itself; `sink status` shows how far the copy is")
             with names_of(cursor, self._rules.shop):
                 for name in sorted({ref.type for ref in refs}):
                     keys = [ref.key for ref in refs if ref.type == name]
@@ -215,7 +215,7 @@ class Desired:
         """The outcome of a document that fails a check which needs no look into the ERP: identity or totals."""
         seen = fingerprint(document)
         if one.fingerprint and seen and not self._is_same(one, document, seen, one.fingerprint):
-            step = "was the shop restored from a backup? Compare both orders in shop and ERP; if they are one:"
+            step = "was the shop restored from a backup? Compare both orders in shop and ERP; if they are the same:"
             verb = f"`sink accept document {one.ref} --person NAME`"
             return self._rules.held(Hold(ANOTHER_IDENTITY, f"{step} {verb}", check=Check.IDENTITY))
         if isinstance(document, SalesOrder) and document.status == "open":
@@ -280,7 +280,7 @@ class Desired:
                 if not self._is_another(number, self.in_erp(one)):
                     break
                 with transaction(self._connection) as cursor:
-                    history.note(cursor, one.ref, "numbered anew", f"{number} is another account in the ERP")
+                    history.note(cursor, one.ref, "renumbered", f"{number} is a different account in the ERP")
                     number = accounts.next_number(cursor, self._rules.shop, self._rules.account_prefix, key)
                 found[key] = number
         return found
@@ -411,7 +411,7 @@ def _certain(built: Built, lacks: Hold | None, may_be_open_again: bool) -> Known
         return built
     if isinstance(built, SalesOrder) and _is_cancelled(built) and not may_be_open_again:
         return OnlyCancelled(built, lacks)
-    doubt = "; it is cancelled, and that may have been taken back" if may_be_open_again else ""
+    doubt = "; it is cancelled, but the cancellation may have been undone" if may_be_open_again else ""
     return lacks._replace(reason=f"{lacks.reason}{doubt}")
 
 

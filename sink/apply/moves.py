@@ -117,8 +117,8 @@ class Moves:
     def _doubt(self, olds: Sequence[DocumentRef]) -> Outcome:
         others = ", ".join(map(str, olds))
         step = (
-            "if it is none of them, `sink accept document` for it: the ERP gets a new one; "
-            "otherwise for each of those that it is not, then `sink retry`"
+            "if it is a new document, `sink accept document` for it: the ERP gets a new one; "
+            "if it used to be one of these, accept the others like that, then `sink retry`"
         )
         return self._rules.held(Hold(f"{_MOVED}: {others}", step, check=Check.MOVED))
 
@@ -156,7 +156,7 @@ class Moves:
 
 def _soon(old: DocumentRef, doubted: bool) -> Outcome:
     """A document that was held for its key stays held until it goes on, so that a person's answer is still found."""
-    reason, step = f"it was {old}, which is looked at now", "nothing is to be done"
+    reason, step = f"it was {old}, which is processed first", "no action needed"
     if doubted:
         return Outcome.held(reason, step, "decision", _SOON, Check.MOVED)
     return Outcome.settling(reason, step, _SOON)

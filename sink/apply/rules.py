@@ -61,7 +61,7 @@ class Rules:
         not take it out of the lists, nor end a person's right to decide.
 
         At the latest it is looked at when its time has passed. Twice that time shows that nobody looked (applying was
-        paused, or the ERP away): what the shop has changed meanwhile may have mended it for a while."""
+        paused, or the ERP away): what the shop has changed meanwhile may have fixed it for a while."""
         is_same = one.check == hold.check
         so_far = one.settled_for if is_same and one.settled_for < 2 * self.settle_seconds else 0.0
         left = self.settle_seconds - max(one.age, so_far)

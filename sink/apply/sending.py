@@ -253,7 +253,7 @@ class Sending:
             if self.concerns_all(error):
                 raise
             _tell(error, [task.one for task in tasks])
-            lost = RetryError(f"the ERP's adapter fails: {type(error).__name__}", "see the sink's log")
+            lost = RetryError(f"the ERP adapter failed: {type(error).__name__}", "see the sink's log")
             return [NotDone(lost) for _ in tasks]
 
     def failure(self, one: Entry, error: Exception, outage: bool = False) -> Outcome:
@@ -321,7 +321,7 @@ class Sending:
     def _held_back(self, cursor: Cursor, tasks: Sequence[Task]) -> list[tuple[Entry, Outcome]]:
         """The documents that the brake stops. NotPlannedError if a person has paused applying."""
         if control.is_paused(cursor):
-            raise NotPlannedError("applying is paused", "`sink resume --person NAME` to go on")
+            raise NotPlannedError("applying is paused", "`sink resume --person NAME` to continue")
         return held_back(cursor, self._rules.brake, [(task.one, task.step) for task in tasks])
 
     def _for_all(self, results: Sequence[StepResult]) -> RetryError | StopError | None:
@@ -378,8 +378,8 @@ def _step(intent: Intent, ref: ErpRef) -> Step:
 
 def _unexpected(one: Entry, error: Exception) -> Hold:
     _tell(error, [one])
-    step = "correct it in the shop, or run a release that can read it, then `sink retry`"
-    return Hold(f"the sink fails at it: {type(error).__name__}", step, "data", Check.FAILED)
+    step = "correct it in the shop, or upgrade to a release that can read it, then `sink retry`"
+    return Hold(f"unexpected error in the sink: {type(error).__name__}", step, "data", Check.FAILED)
 
 
 def _tell(error: Exception, ones: Iterable[Entry]) -> None:

@@ -111,7 +111,7 @@ class Worker:
         again when it hears of it."""
         self._go_by(replace(self._rules, apply=True))
         marks.resume(cursor)
-        log.info("documents go to the ERP from now on", by=str(self.control.live))
+        log.info("documents are sent to the ERP from now on", by=str(self.control.live))
 
     def _lease(self, cursor: Cursor) -> list[Lease]:
         """Orders first. Buyers only fill the batch: most come with their orders and need no look of their own. A buyer
@@ -235,7 +235,7 @@ class Worker:
     def _of_the_profile(self, leased: Sequence[Lease], entries: Sequence[Entry]) -> list[Entry]:
         """Returns the documents to work on. Holds those whose type the profile no longer has, and leaves out ignored
         ones."""
-        reason = "the profile has no document of this name any more"
+        reason = "the profile no longer has a document of this name"
         hold = Hold(reason, "give it the name again, then `sink retry`", check=Check.NAME)
         watched = [one for one in entries if one.state is not State.IGNORED]
         resting = [(one, self._rules.held(hold)) for one in watched if one.ref.type not in self._names]
@@ -392,5 +392,5 @@ def _no_step(want: Wanted) -> Outcome:
 
 
 def _named_anew(other: DocumentRef) -> Hold:
-    reason = f"the ERP has it as {other}: was the document given another name in the profile?"
+    reason = f"the ERP has it as {other}: was the document renamed in the profile?"
     return Hold(reason, "give it the old name again, then `sink retry`", check=Check.NAME)

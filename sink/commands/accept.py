@@ -49,9 +49,9 @@ def _accept_gap(
 
 @accept_app.command("snapshot")
 def _accept_snapshot(person: Person, execute: Execute = False, as_json: Json = False, config: Config = None) -> None:
-    """Plans without the end of a first snapshot.
+    """Starts planning without the end of a first snapshot.
 
-    For topics that do not reach back to it.
+    For topics that no longer reach back to it.
 
     Example: `sink accept snapshot --person Ada`
     """

@@ -19,9 +19,9 @@ app = verbs()
 
 @app.command("brake", rich_help_panel=LOOK)
 def _brake(as_json: Json = False, config: Config = None) -> None:
-    """What waits because the shop changed too much at once.
+    """Shows what waits because the shop changed too much at once.
 
-    And the brake's limits and counters.
+    Also shows the brake's limits and counters.
 
     Example: `sink brake`
     """
@@ -39,16 +39,16 @@ def lines(found: BrakeStanding) -> Iterator[str]:
             yield f"    stopped {one.stopped_at.astimezone():%Y-%m-%d %H:%M %Z}: {one.reason}"
     yield from _waiting(found.waiting, found.examples)
     if found.waiting:
-        yield "next: undo it in the shop, or `sink release --mass --person NAME` to let it pass"
+        yield "next: undo it in the shop, or `sink release --mass --person NAME` to release it"
 
 
 def released(found: MassReleased) -> Iterator[str]:
     """What would pass or passes."""
     yield from _waiting(found.waiting, found.examples)
     if not found.released:
-        yield "nothing was changed; --execute lets them pass once, and starts the count again"
+        yield "nothing was changed; --execute releases them once, and restarts the count"
         return
-    yield f"{found.released} documents pass once; the count starts again"
+    yield f"{found.released} documents released once; the count starts again"
 
 
 def _limit(kind: str, limits: Brake) -> str:
@@ -69,7 +69,7 @@ def _waiting(waiting: Sequence[Waiting], examples: Sequence[Example]) -> Iterato
         for one in waiting
     ]
     yield from in_columns(heads, rows)
-    yield "those that change most:"
+    yield "largest changes:"
     for one in examples:
         name = f"{one.type} {one.key}{f' ({one.number})' if one.number else ''}"
         sums = (

@@ -21,7 +21,7 @@ _SILENT_SECONDS: Final = 5.0
 
 @app.command("check", rich_help_panel=RUN)
 def _check(as_json: Json = False, config: Config = None) -> None:
-    """Checks each part that is needed, and says what mends it.
+    """Checks each part, and says how to fix what is wrong.
 
     The parts are profile, middle layer, ERP, its master data, registry, topics, shop.
 
@@ -34,7 +34,7 @@ def _check(as_json: Json = False, config: Config = None) -> None:
         bad += look.error is not None
         found.append(look)
         say([] if as_json else [line(look)])
-    say(said(report(found), [f"{bad} to mend" if bad else "all is well"], as_json))
+    say(said(report(found), [f"{bad} to fix" if bad else "all is well"], as_json))
     raise typer.Exit(ExitCode.FAILED if bad else 0)
 
 
@@ -57,9 +57,9 @@ def told(part: str, look: Callable[[], object]) -> Callable[[], object]:
 def line(one: PartCheck) -> str:
     """For people."""
     if one.error is None:
-        found = [f"\nnote {one.part}: {advice.message}\n     mend: {advice.hint}" for advice in one.advice]
+        found = [f"\nnote {one.part}: {advice.message}\n     fix: {advice.hint}" for advice in one.advice]
         return f"ok   {one.part}" + "".join(found)
-    return f"BAD  {one.part}: {one.error.message}\n     mend: {one.error.hint}"
+    return f"BAD  {one.part}: {one.error.message}\n     fix: {one.error.hint}"
 
 
 class CheckReport(NamedTuple):
@@ -75,8 +75,8 @@ def report(found: Sequence[PartCheck]) -> CheckReport:
         {
             "part": one.part,
             "error": one.error and one.error.message,
-            "mend": one.error and one.error.hint,
-            "advice": [{"message": advice.message, "mend": advice.hint} for advice in one.advice],
+            "fix": one.error and one.error.hint,
+            "advice": [{"message": advice.message, "fix": advice.hint} for advice in one.advice],
         }
         for one in found
     ]

@@ -21,9 +21,9 @@ app = verbs()
 
 @app.command("go-live", rich_help_panel=DECIDE)
 def _go_live(person: Person, as_json: Json = False, execute: Execute = False, config: Config = None) -> None:
-    """Lets a shop in `mode: plan` send what was planned.
+    """Sends what was planned for a shop in `mode: plan`.
 
-    And everything after it. Shows the plan's sums first.
+    And everything that follows. Shows the plan's sums first.
 
     Example: `sink go-live --person Ada`
     """
@@ -42,7 +42,7 @@ def _pause(
 ) -> None:
     """Sends nothing more to the ERP until `sink resume`.
 
-    All sinks stop sending. Staging goes on.
+    All sinks stop sending. Staging continues.
 
     Example: `sink pause --person Ada --reason "stocktaking"`
     """
@@ -63,13 +63,13 @@ def _resume(person: Person, as_json: Json = False, config: Config = None) -> Non
 def pause(connection: Connection, person: str, reason: str) -> Iterator[str]:
     """Says that nothing more is sent."""
     control.pause(connection, person, reason)
-    yield "paused: no sink begins another call to the ERP; a call under way ends, and staging goes on"
-    yield "next: `sink resume --person NAME` to go on"
+    yield "paused: no sink starts another call to the ERP; a call under way finishes, and staging continues"
+    yield "next: `sink resume --person NAME` to continue"
 
 
 def resume(connection: Connection, person: str) -> Iterator[str]:
     """Says that applying goes on."""
-    yield f"applying goes on; it was paused {control.resume(connection, person)}"
+    yield f"applying resumed; it was paused {control.resume(connection, person)}"
 
 
 def go_live(found: GoesLive, execute: bool) -> Iterator[str]:

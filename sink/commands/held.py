@@ -21,9 +21,9 @@ from sink.planning import ways_out
 _CAUSES: Mapping[str, str] = {
     "decision": "held for a decision",
     "data": "held for the shop's data",
-    "master data": "held for the ERP's master data; looked for again by itself",
+    "master data": "held for the ERP's master data; checked again automatically",
     "waits": "waits for other documents",
-    "retry": "tried again by itself",
+    "retry": "retried automatically",
 }
 
 app = verbs()
@@ -32,7 +32,7 @@ app = verbs()
 @app.command("held", rich_help_panel=LOOK)
 def _held(
     cause: Cause = "",
-    limit: Annotated[int, typer.Option(min=0, help="How many documents of each reason.")] = 20,
+    limit: Annotated[int, typer.Option(min=0, help="How many documents for each reason.")] = 20,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -55,14 +55,14 @@ def lines(found: Sequence[HeldGroup]) -> Iterator[str]:
             yield from _group(group)
     yield f"{_sum(found)} held, waiting or tried again" if found else "nothing is held"
     if found:
-        yield "after mending: `sink retry TYPE KEY`, or `sink retry --all`; everything about one: `sink show TYPE KEY`"
+        yield "once fixed: `sink retry TYPE KEY`, or `sink retry --all`; everything about one: `sink show TYPE KEY`"
         yield "the commands after `or` are dry runs; --execute does it"
 
 
 def _group(group: HeldGroup) -> Iterator[str]:
     yield f"  {group.documents} x {group.reason}  {money_text(group.money)}".rstrip()
     if group.stuck:
-        yield f"    {group.stuck} of them failed {TELLS_AT} times or more: a person must look"
+        yield f"    {group.stuck} of them failed {TELLS_AT} times or more: someone must look at them"
     steps = {one.next_step for one in group.first if one.next_step}
     if len(steps) == 1:
         document = str(group.first[0].ref) if group.documents == 1 else "TYPE KEY"

@@ -39,7 +39,7 @@ def _ignore(
 
 def lines(found: Sequence[Left], undo: bool, execute: bool) -> Iterator[str]:
     """Each document, and whether the ERP has it."""
-    done = ("is" if execute else "would be") + (" looked after again" if undo else " ignored for ever")
+    done = ("is" if execute else "would be") + (" handled again" if undo else " ignored from now on")
     for one in found:
         stays = "the ERP does not have it" if one.reference is None else f"{one.reference or 'it'} stays in the ERP"
         yield f"{one.ref} {done}; {stays}"

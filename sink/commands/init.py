@@ -31,12 +31,12 @@ def _init(
 ) -> None:
     """Says what the ERP lacks for the shop's documents.
 
-    --execute makes it; what is there is not changed.
+    --execute makes it; what exists is not changed.
 
     Example: `sink init --user admin --password-file /run/secrets/tryton_admin`
     """
     if bool(user) is (password_file is None):
-        raise typer.BadParameter("say both, --user and --password-file, or neither")
+        raise typer.BadParameter("give both --user and --password-file, or neither")
     setup = wiring.setup(settings_of(config), user, password_file)
     with closing(setup) if setup else nullcontext():
         found = init.init(setup, execute) if setup else None

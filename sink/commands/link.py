@@ -33,7 +33,7 @@ def _link(
     file: Annotated[Path | None, typer.Option("--csv", help="Lines `type,key,reference`.")] = None,
     accept_difference: Annotated[
         bool,
-        typer.Option("--accept-difference", help="Link it although the amounts differ; the shop's amount is sent."),
+        typer.Option("--accept-difference", help="Link it even though the amounts differ; the shop's amount is sent."),
     ] = False,
     execute: Execute = False,
     as_json: Json = False,
@@ -66,9 +66,9 @@ def _unlink(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Takes a link back, as long as nothing else was sent.
+    """Undoes a link, as long as nothing else was sent.
 
-    The sink then makes a document of its own in the ERP.
+    The sink then makes a new document in the ERP.
 
     Example: `sink unlink sales_order 17 --person Ada`
     """
@@ -94,7 +94,7 @@ def _rows(file: Path) -> list[list[str]]:
 
 def lines(found: Linked, execute: bool) -> Iterator[str]:
     """Both sides, line by line, and what differs."""
-    yield f"{found.ref} {'is' if execute else 'would be'} taken for {_which(found)}"
+    yield f"{found.ref} {'is' if execute else 'would be'} linked to {_which(found)}"
     for ours, theirs in found.lines.items():
         yield f"    {ours} is the ERP's {theirs}"
     for one in found.differences:

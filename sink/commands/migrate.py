@@ -18,7 +18,7 @@ app = verbs()
 
 @app.command("migrate", rich_help_panel=REPAIR)
 def _migrate(execute: Execute = False, as_json: Json = False, config: Config = None) -> None:
-    """Brings the middle layer to this release.
+    """Migrates the middle layer to this release.
 
     `sink run` does it, too, unless staged rows would be lost.
 
@@ -62,6 +62,6 @@ def told(planned: Migration, shop: str) -> Iterator[str]:
     yield f"the middle layer of shop {shop}: from schema version {planned.current or 'none'} to {planned.target}"
     if planned.again:
         yield f"staged rows are dropped and read again from Kafka: {', '.join(planned.again)}"
-        yield "ledger, accounts, history and decisions stay; nothing is planned until the copy is past them"
+        yield "ledger, accounts, history and decisions stay; nothing is planned until the copy has read past them"
     for table, reason in planned.cut.items():
         yield f"gap: {table}: {reason}\n    next: `{FILLED_BY.format(table=table)}`, after the migration"

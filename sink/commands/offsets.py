@@ -48,7 +48,7 @@ def _offsets_reset(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Moves where the sink resumes.
+    """Resets the consumer offsets.
 
     Going back changes nothing in the ERP. Going forward leaves a gap, which `sink status` names.
 

@@ -27,7 +27,7 @@ def _named(person: str) -> str:
 Person = Annotated[str, typer.Option(help="Your name, for the history.", callback=_named)]
 Execute = Annotated[bool, typer.Option("--execute", help="Do it. Without this it is a dry run.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
-Config = Annotated[Path | None, typer.Option("--config", "-c", "-F", help="The YAML file; its part `sink` is read.")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", "-F", help="The YAML file; its `sink` section is read.")]
 DocumentType = Annotated[str, typer.Argument(metavar="TYPE", help="As `sink held` shows it: sales_order")]
 Cause = Annotated[
     str, typer.Option(help="Only this cause: decision, data, 'master data', waits, retry; or this check: totals.")

@@ -22,7 +22,7 @@ app = verbs()
 def _rebuild(person: Person, as_json: Json = False, execute: Execute = False, config: Config = None) -> None:
     """Says what a changed profile would change in the ERP.
 
-    --execute has these documents looked at again.
+    --execute looks at these documents again.
 
     Example: `sink rebuild --person Ada`
     """
@@ -64,6 +64,6 @@ def lines(found: Rebuild, execute: bool) -> Iterator[str]:
         ]
         yield from in_columns(("documents", "document", "would", "currency", "in the ERP", "after it"), rows)
     if not execute:
-        yield "nothing was changed; --execute has them looked at again, once `sink run` is restarted with this profile"
+        yield "nothing was changed; --execute looks at them again, once `sink run` is restarted with this profile"
         return
-    yield f"{found.marked} are looked at again; what the brake stops waits for `sink release --mass`"
+    yield f"{found.marked} are looked at again; what the brake holds waits for `sink release --mass`"

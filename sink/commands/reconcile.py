@@ -25,7 +25,7 @@ app = verbs()
 def _reconcile(
     config: Config = None,
     as_json: Json = False,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until both agree.")] = 0.0,
+    wait: Annotated[float, typer.Option(min=0, help="How many seconds to wait for both to agree.")] = 0.0,
 ) -> None:
     """Compares counts and money of shop and ERP.
 

@@ -33,10 +33,10 @@ def _release(
     execute: Execute = False,
     config: Config = None,
 ) -> None:
-    """Lets a held document pass its check, as it is now.
+    """Releases a held document as it is now.
 
-    Its next change is checked again. --cause releases everything that a check holds; the brake counts it. --mass lets
-    everything that the brake holds pass once, and starts its count again.
+    Its next change is checked again. --cause releases everything that a check holds; the brake counts it. --mass
+    releases everything that the brake holds, once, and restarts its count.
 
     Example: `sink release sales_order 17 --person Ada`
     """

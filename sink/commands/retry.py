@@ -52,7 +52,7 @@ def looked_at_again(
     `all_states` is given. `all_states`: None, or whether to do it or only count."""
     if [bool(type_ and key), every, bool(cause), all_states is not None].count(True) != 1 or bool(type_) != bool(key):
         hint = "sink retry sales_order 17, --all, --cause 'master data', or --all-states"
-        raise SettingsError("say which document, or which of them", hint)
+        raise SettingsError("say which documents to look at", hint)
     if all_states is not None:
         return holds.retry_everything(connection, all_states)
     return (

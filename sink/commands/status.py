@@ -24,7 +24,7 @@ _NEXT_FOR_GAP = (
     " `capture signal snapshot TABLE`"
 )
 _NEXT_FOR_PARKED = (
-    "it is kept in table parked; mend its writer or the registry, then set the offsets back to before it,"
+    "it is kept in table parked; fix its writer or the registry, then set the offsets back to before it,"
     " or read its table again: `capture signal snapshot TABLE`; a later complete record of its row ends it, too"
 )
 
@@ -68,7 +68,7 @@ def told(seen: SinkStatus) -> Iterator[str]:
         yield f"applying is paused {seen.control.paused}\n    next: `sink resume --person NAME`"
     for reason in seen.control.stopped.values():
         yield f"{reason}: the others wait"
-        yield "    next: `sink brake` shows them, `sink release --mass --person NAME` lets them pass"
+        yield "    next: `sink brake` shows them, `sink release --mass --person NAME` releases them"
     if seen.not_planned:
         yield f"nothing is planned: {seen.not_planned}"
     yield from _documents(seen.counts)
@@ -79,7 +79,7 @@ def told(seen: SinkStatus) -> Iterator[str]:
     if waiting:
         yield f"{waiting} held or waiting; next: `sink held` says why and what to do"
     if seen.stuck:
-        yield f"{seen.stuck} failed {TELLS_AT} times or more; next: `sink held --cause retry` says at what: look at it"
+        yield f"{seen.stuck} failed {TELLS_AT} times or more; next: `sink held --cause retry` says why: look at them"
     if seen.of_another_profile:
         count = seen.of_another_profile
         yield f"{count} documents were made by another profile: `sink rebuild --person NAME` says what would change"

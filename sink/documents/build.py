@@ -207,7 +207,7 @@ def _errors(where: str) -> Iterator[None]:
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         raise UnavailableError(f"selecting {where}: {type(error).__name__}", "check the database") from None
     except (psycopg2.DataError, psycopg2.errors.CardinalityViolation) as error:
-        raise _UnfitError(f"{where}: {_words(error)}", "mend it in the shop, or the profile") from None
+        raise _UnfitError(f"{where}: {_words(error)}", "fix it in the shop, or the profile") from None
     except (ValueError, OverflowError):  # PostgreSQL's dates go from 4713 BC to 294276, psycopg2's are Python's
         raise _UnfitError(f"{where}: a date that is not in the years 1 to 9999", "correct it in the shop") from None
     except psycopg2.Error as error:

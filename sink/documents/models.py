@@ -235,7 +235,7 @@ class Invalid(NamedTuple):
     values it shows only numbers and kinds, nothing personal."""
 
     reason: str
-    next_step: str = "mend it in the shop, or the profile"
+    next_step: str = "fix it in the shop, or the profile"
 
 
 Built = Document | NotReady | Missing | Invalid

@@ -149,7 +149,7 @@ def count(number: Decimal) -> str:
 
 
 def not_kept(want: ErpRecord, found: ErpRecord) -> str:
-    """Where the ERP keeps something else than it was given: the field and both values; '' if it keeps everything.
+    """Where the ERP stored something other than it was given: the field and both values; '' if it keeps everything.
     `found` has the fields and parts that this ERP gives back. Others are not compared."""
     currency = want.fields.get("currency")
     wrong = _unlike("", want.fields, found.fields, currency)
@@ -165,10 +165,10 @@ def not_kept(want: ErpRecord, found: ErpRecord) -> str:
 
 def _unlike(where: str, want: Fields, found: Fields, currency: Value) -> list[str]:
     return [
-        f"{name}: the ERP keeps it otherwise than the shop has it"
+        f"{name}: the ERP stored another value"
         if not where and is_personal(name)
         else f"{where}{name}: the shop has {shown(want.get(name), name, currency)},"
-        f" the ERP keeps {shown(found[name], name, currency)}"
+        f" the ERP stored {shown(found[name], name, currency)}"
         for name in differing(want, found, found)
     ]
 

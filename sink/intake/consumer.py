@@ -112,12 +112,12 @@ def start_of(
     if seen is not None and seen.next_offset > high:
         raise SettingsError(
             f"{where} ends at offset {high}, but records up to {seen.next_offset} are staged: Kafka has lost records",
-            "find out why; to go on, `capture repair --execute` reads the shop's tables again",
+            "find out why; to continue, `capture repair --execute` reads the shop's tables again",
         )
     start = _wanted(where, committed, seen, low, recreated)
     if start.offset < low:
         lost = seen is None or seen.next_offset < low
-        notice = f"{where}: offset {start.offset} is gone, retention has overtaken; starting at {low}"
+        notice = f"{where}: offset {start.offset} is gone (expired by retention); starting at {low}"
         return Start(low, notice + (", which leaves a gap" if lost else ", nothing is lost"))
     if start.offset > high:
         return Start(high, f"{where}: committed offset {start.offset} is past the end; starting at {high}")
@@ -126,11 +126,11 @@ def start_of(
 
 def _wanted(where: str, committed: Committed | None, seen: Seen | None, low: int, recreated: bool) -> Start:
     if recreated and seen is None:
-        return Start(low, f"{where}: the topic was made again (its id has changed); starting at its beginning, {low}")
+        return Start(low, f"{where}: the topic was recreated (its id has changed); starting at its beginning, {low}")
     if committed is None:
         if seen is None:
             return Start(low, new=True)
-        notice = f"{where}: the group has no committed offset any more (expired?); going on at {seen.next_offset}"
+        notice = f"{where}: the group has no committed offset any longer (expired?); continuing at {seen.next_offset}"
         return Start(seen.next_offset, notice)
     if not committed.ours or (seen is not None and committed.offset <= seen.next_offset):
         return _chosen(where, committed.offset, seen, low)
@@ -218,7 +218,7 @@ class ShopConsumer:
         if now - self._joined_at < _JOINING:
             return
         self._joined_at = now
-        log.info("joining the group anew", partitions=len(missing))
+        log.info("joining the group again", partitions=len(missing))
         self._ours, self._assigned = [], {}
         _kafka(self._consumer.unsubscribe)
         _kafka(self._consumer.subscribe, self._topics, self._on_assign, self._on_revoke)
@@ -338,7 +338,7 @@ class ShopConsumer:
         """What is staged stays staged; the next commit covers these offsets too."""
         refused = error or next((part.error for part in partitions if part.error), None)
         if refused is not None:
-            log.warning("Kafka does not take the offsets", reason=refused.str())
+            log.warning("Kafka does not accept the offsets", reason=refused.str())
 
     def _on_revoke(self, _consumer: Consumer, _partitions: list[TopicPartition]) -> None:
         self._ours, self._assigned = [], {}
@@ -346,7 +346,7 @@ class ShopConsumer:
 
     def _starts(self, partitions: list[TopicPartition], shown: Mapping[str, tuple[str, int]]) -> list[Assigned]:
         if gone := {partition.topic for partition in partitions} - shown.keys():
-            raise UnavailableError(f"Kafka has these topics no more: {', '.join(sorted(gone))}", "it is tried again")
+            raise UnavailableError(f"Kafka no longer has these topics: {', '.join(sorted(gone))}", "it is tried again")
         named = [Partition(p.topic, shown[p.topic][0], p.partition) for p in partitions]
         known = self._staged(named)
         starts: list[Assigned] = []

@@ -85,7 +85,7 @@ def span(b: bytes, i: int) -> tuple[int, int]:
     size, start = long(b, i)
     end = start + size
     if not start <= end <= len(b):
-        raise ValueError("a length that is none")
+        raise ValueError("an invalid length")
     return start, end
 
 
@@ -158,7 +158,7 @@ def _union(branches: Sequence[Read]) -> Read:
     def read(b: bytes, i: int) -> tuple[Any, int]:
         branch, i = long(b, i)
         if branch < 0:
-            raise ValueError("a branch that is none")
+            raise ValueError("an invalid branch")
         return branches[branch](b, i)
 
     return read
@@ -185,7 +185,7 @@ def _block(b: bytes, i: int) -> tuple[int, int]:
     if count < 0:  # its size in bytes comes next
         count, i = -count, long(b, i)[1]
     if count > len(b) - i:  # an item has at least one byte
-        raise ValueError("a count that is none")
+        raise ValueError("an invalid count")
     return count, i
 
 

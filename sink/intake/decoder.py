@@ -283,7 +283,7 @@ def _tools(topic: str, fields: Sequence[Field]) -> Tools:
     def careful(values: Sequence[bytes]) -> bytes:
         for name, value in zip(names, values, strict=True):
             if 0 in value:
-                hint = "let the shop write it without: no text of PostgreSQL has that character"
+                hint = "write it without that character in the shop: PostgreSQL text cannot hold it"
                 raise DataError(f"topic {topic}, column {name}: a text with the character NUL", hint)
         shown = zip(values, ready, strict=True)
         return b"\t".join(value if value is NULL or done else copy_text.escaped(value) for value, done in shown)

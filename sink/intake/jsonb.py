@@ -27,7 +27,7 @@ def refuse_unfit(topic: str, columns: Mapping[str, str], values: Mapping[str, An
         if columns.get(name) in ("jsonb", "jsonb[]"):
             texts = value if isinstance(value, list) else [value]
             for reason in filter(None, (unfit(text) for text in texts if isinstance(text, str))):
-                hint = "let the shop write it without, or leave schema.table.column out by column_exclude_list"
+                hint = "write it without that in the shop, or leave schema.table.column out by column_exclude_list"
                 raise DataError(f"topic {topic}, column {name}: jsonb cannot hold {reason}", hint)
 
 

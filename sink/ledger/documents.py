@@ -356,7 +356,7 @@ def _come(cursor: Cursor, waited_for: Collection[DocumentRef]) -> set[DocumentRe
 
 
 TELLS_AT: Final = 10
-"""After so many attempts a person is told: what has failed this often will not mend itself."""
+"""After so many attempts a person is told: what has failed this often will not go away by itself."""
 
 
 def _events(given: Given) -> list[Event]:

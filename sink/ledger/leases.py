@@ -26,7 +26,7 @@ class LeaseLostError(OrdertapError):
     """Another worker has the unit now. This one must send nothing more for it."""
 
     def __init__(self, unit: str) -> None:
-        super().__init__(f"another worker has taken over {unit}", "nothing: it goes on there")
+        super().__init__(f"another worker has taken over {unit}", "no action needed: the other worker continues")
 
 
 # statement_timestamp() is one value for the whole statement, so the index scan has an end. With clock_timestamp() it

@@ -102,7 +102,7 @@ def wake(cursor: Cursor, refs: Collection[DocumentRef], units: Collection[str]) 
 
 def retry(cursor: Cursor, ref: DocumentRef | None) -> int:
     """Marks one document, or all that are held, wait, settle, are tried again or only planned, for another look, and
-    returns how many. Their attempts count anew. The brake lets pass a document that a person has named."""
+    returns how many. Their attempts count anew. A document that someone names bypasses the brake."""
     if ref is not None:
         return pass_once(cursor, [ref])
     return _look_again(cursor, _ANEW, _WAITS, ())

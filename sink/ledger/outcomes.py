@@ -182,7 +182,7 @@ class Outcome:
     def waits(cls, ref: DocumentRef, state: State | None, again: float) -> Self:
         """It depends on a document that is not in the ERP. `state`: that document's; None: the ledger does not have
         it."""
-        why, next_step = _WAITS.get(state, ("", "nothing: that one is on its way"))
+        why, next_step = _WAITS.get(state, ("", "no action needed: that one is on its way"))
         return cls(State.WAITS, f"waits for {ref}{why}", next_step.format(ref=ref), "waits", ref, again)
 
     @classmethod

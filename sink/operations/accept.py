@@ -59,7 +59,7 @@ class Accepted(Enum):
     NEW = "accepted as a new order: the ERP gets a document of its own for it"
     FIELDS = "accepted in these fields, until either side changes them; everything else is sent as usual"
     KEPT = "accepted as the ERP has it, until the shop changes it"
-    NOT = "compared again: nothing of it is accepted any more"
+    NOT = "compared again: nothing of it is accepted any longer"
 
 
 class AcceptedDocument(NamedTuple):
@@ -102,7 +102,7 @@ def undo_accept(connection: Connection, ref: DocumentRef, person: str, execute: 
         found = decisions.asked(cursor, ref)
         said = Decisions.from_json(found.decisions if found else None)
         if found is None or not (said.fields or said.kept):
-            raise SettingsError(f"nothing of {ref} is accepted", "`sink accept document` accepts what is held")
+            raise SettingsError(f"{ref} has nothing accepted", "`sink accept document` accepts what is held")
         if found.busy:
             raise busy(ref)
         if execute:
@@ -126,7 +126,9 @@ def to_decide(found: Asked | None, ref: DocumentRef, way: Way) -> Asked:
             )
         others = ", ".join(f"`sink {one}`" for one in can)
         name = f"for check `{found.check}`" if found.check else "by an earlier release"
-        raise SettingsError(f"{ref} is held {name}, which {way} does not end", f"mend it; verbs that end it: {others}")
+        raise SettingsError(
+            f"{ref} is held {name}, which `sink {way}` cannot clear", f"fix it; commands that clear it: {others}"
+        )
     if found.under_way:
         raise busy(ref)
     return found

@@ -37,7 +37,7 @@ def accept_account(
     SettingsError if the ERP does not have exactly one account of that number, or the customer has an account.
     """
     if ref.type not in {rule.name for rule in profile.of_model("Customer")}:
-        raise SettingsError(f"{ref} is no customer", "`sink list` shows what documents are called")
+        raise SettingsError(f"{ref} is not a customer", "`sink list` shows what documents are called")
     account = _account(erp, number).ref.external
     with transaction(connection) as cursor:
         if execute:

@@ -46,7 +46,7 @@ def release_mass(connection: Connection, kind: str, person: str, execute: bool) 
     SettingsError if there is no such kind, or the brake holds nothing of it.
     """
     if kind and kind not in MASSES:
-        raise SettingsError(f"the brake knows no kind {kind!r}", f"it is one of {', '.join(MASSES)}")
+        raise SettingsError(f"the brake knows no kind {kind!r}", f"use one of: {', '.join(MASSES)}")
     kinds = [kind] if kind else list(MASSES)
     with transaction(connection) as cursor:
         waiting, examples = brake.waiting(cursor, kinds), brake.examples(cursor, kinds, _EXAMPLES)
@@ -56,6 +56,6 @@ def release_mass(connection: Connection, kind: str, person: str, execute: bool) 
         if not execute:
             return MassReleased(waiting, examples, 0)
         refs = brake.release(cursor, kinds)
-        history.note_all(cursor, [Event(ref, "released", "the brake lets it pass once", person=person) for ref in refs])
+        history.note_all(cursor, [Event(ref, "released", "the brake passes it once", person=person) for ref in refs])
         history.note(cursor, APPLYING, "brake released", f"{', '.join(kinds)}: {len(refs)} documents", person)
     return MassReleased(waiting, examples, len(refs))

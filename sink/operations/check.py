@@ -81,7 +81,7 @@ def _unknown_items(skus: Sequence[str]) -> Iterator[Advice]:
     if skus:
         more = f" and {len(skus) - _NAMED} more" if len(skus) > _NAMED else ""
         named = ", ".join(skus[:_NAMED]) + more
-        hint = "make them there, as items that may be sold: documents with them are held until then, and then go on"
+        hint = "make them there, as items that may be sold: documents with them are held until then"
         yield Advice(f"the ERP has no item for {len(skus)} of what the shop sells: {named}", hint)
 
 

@@ -22,7 +22,7 @@ def pause(connection: Connection, person: str, reason: str) -> None:
     with transaction(connection) as cursor:
         if not control.say(cursor, "pause", person, reason):
             raise SettingsError(
-                f"applying is paused already {control.read(cursor).paused}", "`sink resume --person NAME` ends it"
+                f"applying is paused already {control.read(cursor).paused}", "`sink resume --person NAME` resumes it"
             )
         history.note(cursor, APPLYING, "paused", reason, person)
 

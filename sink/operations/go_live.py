@@ -32,7 +32,7 @@ def go_live(connection: Connection, applies: bool, require_snapshot: bool, perso
     """
     with transaction(connection) as cursor:
         if applies:
-            raise SettingsError("the settings say mode: apply, which sends from the start", _NEXT)
+            raise SettingsError("the settings have mode: apply, which sends from the start", _NEXT)
         if (live := control.read(cursor).live) is not None:
             raise SettingsError(f"the shop is live {live}", _NEXT)
         if reason := position.why_not_planned(cursor, require_snapshot):

@@ -282,7 +282,7 @@ def _free(cursor: Cursor, profile: Profile, ref: DocumentRef, kind: Kind, hand: 
     others = [one for one in decisions.linked_to(cursor, types, hand) if one != ref]
     if others:
         raise SettingsError(
-            f"{hand} of the ERP is taken for {others[0]}", f"`sink unlink {others[0]} --person NAME` ends that"
+            f"{hand} of the ERP is linked to {others[0]}", f"`sink unlink {others[0]} --person NAME` ends that"
         )
     return Decisions.from_json(asked.decisions)
 

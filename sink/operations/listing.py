@@ -22,7 +22,7 @@ def listing(
     """
     with transaction(connection) as cursor:
         if type_ is not None and type_ not in (known := {*names, *documents.types(cursor)}):
-            raise SettingsError(f"no document is called {type_}", f"say one of {', '.join(sorted(known))}")
+            raise SettingsError(f"no document is called {type_}", f"use one of: {', '.join(sorted(known))}")
         return listed.listed(cursor, state, type_, limit)
 
 

@@ -57,7 +57,7 @@ def let_all_pass(connection: Connection, check: str, person: str, execute: bool)
     check cannot be released, or holds nothing."""
     can = [str(one) for one, found in WAYS.items() if Way.RELEASE in found]
     if check not in can:
-        raise SettingsError(f"release does not end {check!r}", f"say one of these checks: {', '.join(can)}")
+        raise SettingsError(f"`sink release` cannot clear check {check!r}", f"use one of: {', '.join(can)}")
     with transaction(connection) as cursor:
         held, refs = listed.held(cursor, check, _EXAMPLES), decisions.held_for(cursor, check)
     if not held:

@@ -178,7 +178,7 @@ def _document(
     in_erp = _in_erp(entry.account or entry.external or "", seen) if seen else None
     match built:
         case None:
-            not_built = "the profile has no document of this name any more"
+            not_built = "the profile no longer has a document of this name"
         case Invalid():
             not_built = built.reason
         case NotReady():

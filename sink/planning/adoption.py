@@ -80,7 +80,7 @@ def adopt(ref: ErpRef, desired: ErpRecord, target: Target, key: int) -> list[Ste
     """The step that gives our keys to the ERP's document and changes nothing else. `key`: that of the last step."""
     seen = target.seen
     if seen is None:
-        gone = "which the ERP does not have any more, or which has a key of ours"
+        gone = "which the ERP no longer has, or which has a key of ours"
         reason = f"it was linked to {target.ref.external}, {gone}"
         return Hold(reason, f"look it up in the ERP; {_UNLINK}", check=Check.LINK)
     if (on := basis(seen)) is None:

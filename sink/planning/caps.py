@@ -69,7 +69,8 @@ def _return_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
         back = sum(others.returned.values(), _ZERO)
         if quantity > sold - back:
             return Hold(
-                f"line:{line}: {count(quantity)} come back, sold {count(sold)}, back already {count(back)}",
+                f"line:{line}: {count(quantity)} returned now, but {count(sold)} were sold and {count(back)} already"
+                " returned",
                 "compare the returns in shop and ERP, then `sink retry`",
                 check=Check.CAP,
             )
@@ -84,9 +85,9 @@ def _refund_cap(ref: ErpRef, desired: ErpRecord, order: Found) -> Hold | None:
     gross, of = number(desired.fields, "gross"), desired.fields.get("currency")
     if gross <= paid - given:
         return None
-    came_in = f"{'paid' if seen.paid is not None else 'sold for'} {money(paid, of)}"
+    came_in = f"{money(paid, of)} was paid" if seen.paid is not None else f"it was sold for {money(paid, of)}"
     return Hold(
-        f"{money(gross, of)} to give back, {came_in}, already given back {money(given, of)}",
+        f"refund of {money(gross, of)} is too high: {came_in}, {money(given, of)} already refunded",
         "compare shop and ERP, then `sink retry`; if the shop has it as a payment, too, name it in the profile's"
         " column `refund` of payments, or `sink ignore` it, since `paid` is already less",
         check=Check.CAP,

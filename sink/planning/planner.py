@@ -38,7 +38,7 @@ SEND: Final = "send"
 POSTED: Final = (
     "the ERP has invoiced it, and posted documents are not changed: credit it or invoice the difference there"
 )
-SHIPPED: Final = "goods have left: correct it by a return or a further delivery"
+SHIPPED: Final = "goods have left: correct it with a return or a further delivery"
 CLOSED: Final = "its accounting period is closed: book it in an open one"
 UNDONE: Final = "it is cancelled in the ERP"
 
@@ -242,7 +242,7 @@ def _create(ref: ErpRef, desired: ErpRecord, policy: Policy, ledger: Standpoint)
     if desired.fields.get("cancelled"):
         return []
     if desired.kind in ("order", "return") and not desired.parts.get("line"):
-        return Hold(f"the {desired.kind} has no lines", "mend it in the shop", "data", Check.NO_LINES)
+        return Hold(f"the {desired.kind} has no lines", "fix it in the shop", "data", Check.NO_LINES)
     return [_Steps(ref, None, ledger).make("create", desired, policy.goal_of(desired.kind))]
 
 
@@ -312,7 +312,7 @@ def taken_back(ref: ErpRef, ledger: Standpoint, observed: Observed | None, polic
     if applied.kind == "price":
         return [] if policy.prices_owner == "erp" else _removal(ref, applied, ledger, observed)
     return Hold(
-        "the shop has taken it back to a state that is not ready; the ERP still has it",
+        "the shop has set it back to a state that is not ready; the ERP still has it",
         "cancel it in the ERP, or finish it in the shop, then `sink retry`",
         check=Check.TAKEN_BACK,
     )

@@ -10,15 +10,15 @@ from sink.planning.policy import Check
 
 
 class Way(StrEnum):
-    """What a person can do about a held document, other than mending what is wrong."""
+    """What a person can do about a held document, other than fixing what is wrong."""
 
-    RETRY = "retry"  # look again, after something was mended
+    RETRY = "retry"  # look again, after something was fixed
     RELEASE = "release"  # let this version of it pass the check
     ACCEPT = "accept"  # let it stay as the ERP has it, or say which document it is
     IGNORE = "ignore"  # leave it alone for ever
 
 
-_MEND: Final = (Way.RETRY, Way.IGNORE)
+_FIX: Final = (Way.RETRY, Way.IGNORE)
 _RELEASE: Final = (Way.RETRY, Way.RELEASE, Way.IGNORE)
 _ACCEPT: Final = (Way.RETRY, Way.ACCEPT, Way.IGNORE)
 _EITHER: Final = (Way.RETRY, Way.RELEASE, Way.ACCEPT, Way.IGNORE)
@@ -29,34 +29,34 @@ WAYS: Final[Mapping[Check, tuple[Way, ...]]] = {
     Check.CHANGED:      _EITHER,
     Check.POSTED:       _ACCEPT,
     Check.ITS_ORDER:    _ACCEPT,
-    Check.BRAKE:        _MEND,
+    Check.BRAKE:        _FIX,
     Check.TOTALS:       _RELEASE,
     Check.CAP:          _EITHER,
     Check.DELETED:      _EITHER,
     Check.ABSENT:       _ACCEPT,
     Check.TAKEN_BACK:   _ACCEPT,
     Check.LOST:         _ACCEPT,
-    Check.LINK:         _MEND,
+    Check.LINK:         _FIX,
     Check.STRANGER:     _RELEASE,
-    Check.UNREADABLE:   _MEND,
+    Check.UNREADABLE:   _FIX,
     Check.REFUSED:      _ACCEPT,
     Check.UNCLEAR:      (Way.RETRY,),
-    Check.UNKNOWN_ITEM: _MEND,
-    Check.NO_ACCOUNT:   _MEND,
-    Check.SEVERAL_ACCOUNTS: _MEND,
-    Check.NO_BUYER:     _MEND,
-    Check.NO_LINES:     _MEND,
-    Check.INVALID:      _MEND,
-    Check.GAP:          _MEND,
-    Check.NAME:         _MEND,
-    Check.FAILED:       _MEND,
+    Check.UNKNOWN_ITEM: _FIX,
+    Check.NO_ACCOUNT:   _FIX,
+    Check.SEVERAL_ACCOUNTS: _FIX,
+    Check.NO_BUYER:     _FIX,
+    Check.NO_LINES:     _FIX,
+    Check.INVALID:      _FIX,
+    Check.GAP:          _FIX,
+    Check.NAME:         _FIX,
+    Check.FAILED:       _FIX,
 }  # fmt: skip
 
 _PERSON: Final = " --person NAME"
 _COMMANDS: Final[Mapping[Way, tuple[str, str]]] = {
     Way.RELEASE: ("sink release", "it is sent as it is"),
     Way.ACCEPT: ("sink accept document", "it stays in the ERP as it is there"),
-    Way.IGNORE: ("sink ignore", "nothing is done about it any more"),
+    Way.IGNORE: ("sink ignore", "it is left alone from now on"),
 }
 _MEANS: Final[Mapping[tuple[Check, Way], str]] = {
     (Check.IDENTITY, Way.ACCEPT): "it is the order that was sent under this key",
@@ -92,7 +92,7 @@ def ways(check: str | None, in_erp: bool) -> tuple[Way, ...]:
 
 
 def commands(check: str | None, document: str, in_erp: bool) -> list[str]:
-    """The commands that end the hold without mending, each with what it means. `document`: `TYPE KEY`."""
+    """The commands that end the hold without a fix, each with what it means. `document`: `TYPE KEY`."""
     found = [(way, _COMMANDS[way]) for way in ways(check, in_erp) if way in _COMMANDS]
     return [
         f"`{command} {document}{_PERSON}`: {_MEANS.get((Check(check), way), means) if check else means}"

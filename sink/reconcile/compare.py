@@ -108,7 +108,7 @@ class _Comparison:
         if isinstance(document, Invalid):
             self._add(kind, None, observed)
             money = -_amount(observed.record) if observed else _ZERO
-            self._found(ref, "invalid", f"the shop's data make no {kind}: {document.reason}", money)
+            self._found(ref, "invalid", f"the shop's data cannot make a {kind}: {document.reason}", money)
             return
         wanted = _wanted(document)
         self._add(kind, None if wanted.fields.get("cancelled") else wanted, observed)
@@ -237,7 +237,7 @@ def _remains(observed: Observed, goods: Mapping[str, Decimal] | None, money: Dec
         difference = refunded - money
         if difference:
             sums = [said(amount, observed.record.fields.get("currency")) for amount in (money, refunded)]
-            found.append(f"{sums[0]} given back in the shop, {sums[1]} in the ERP")
+            found.append(f"{sums[0]} refunded in the shop, {sums[1]} in the ERP")
     return "; ".join(found), difference
 
 

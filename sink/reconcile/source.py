@@ -121,10 +121,10 @@ def _wait_for_copy(middle: Connection, lsn: LSN, patience: float, say: Say) -> N
         stands = f"it is {copy.state} at {copy.stamp.commit_lsn}" + (copy.waits_for and f" and waits: {copy.waits_for}")
         if time.monotonic() > until:
             raise UnavailableError(
-                f"the copy has not come to {lsn} of the shop's log within {patience:.0f} s: {stands}",
-                "`capture run` and `sink run` must be at work; without `shop_url` the copy is compared as it is",
+                f"the copy has not reached {lsn} of the shop's log within {patience:.0f} s: {stands}",
+                "`capture run` and `sink run` must be running; without `shop_url` the copy is compared as it is",
             )
-        say(f"waits until the copy has come to {lsn} of the shop's log: {stands}")
+        say(f"waits until the copy has reached {lsn} of the shop's log: {stands}")
         time.sleep(_LOOK)
 
 

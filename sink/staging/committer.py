@@ -153,7 +153,7 @@ class Committer:
         """Rolls back the parts of a commit that will not be completed."""
         self._cursor = None
         with suppress(ReadAgainError), self._large:
-            raise ReadAgainError("the rest of a large commit does not come", "it is read again")
+            raise ReadAgainError("the rest of a large commit has not arrived", "it is read again")
 
     def _write(self, cursor: Cursor, rows: Sequence[Row], batch: Batch, topics: Mapping[str, str]) -> None:
         if not rows:

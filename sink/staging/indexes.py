@@ -88,7 +88,9 @@ def _round(connect: Callable[[], Connection], profile: Profile) -> bool:
         with closing(connect()) as connection:
             return make(connection, profile)
     except (OrdertapError, psycopg2.Error) as error:
-        log.warning("indexes are not made now", reason=_first_line(error), next="nothing: the sink tries again")
+        log.warning(
+            "indexes are not made now", reason=_first_line(error), next="no action needed: the sink tries again"
+        )
         return False
 
 

@@ -275,7 +275,7 @@ def _refusals(table: str) -> Iterator[None]:
         column = re.search(r"column (\w+)", error.diag.context or "")
         where = f"{table}.{column[1]}" if column else table
         raise DataError(
-            f"{where}: PostgreSQL does not take a row: {type(error).__name__} ({error.pgcode})",
+            f"{where}: PostgreSQL rejects a row: {type(error).__name__} ({error.pgcode})",
             "change the row in the shop: when it comes again with all its values, this record no longer counts",
         ) from None
 

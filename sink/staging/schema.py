@@ -510,7 +510,7 @@ def _cannot_follow(name: str, error: psycopg2.Error) -> DataError:
         )
     return DataError(
         f"{name}: its staged table cannot follow the shop's schema: {primary}",
-        f"mend that, then `capture signal snapshot {name}`",
+        f"fix that, then `capture signal snapshot {name}`",
     )
 
 

@@ -199,7 +199,7 @@ class Sequencer:
             log.info("the copy catches up", lsn=str(step.since.commit_lsn))
             if not self._anew and step.since.generation == self._position.end.generation:
                 log.warning(
-                    "records of the index of commits are missing, with what they said of parked and begun tables",
+                    "records of the index of commits are missing, with what they said about parked and new tables",
                     index=self._index[0], until=str(step.since.commit_lsn), next="capture status",
                 )  # fmt: skip
         self._position = self._position._replace(state="catching up")

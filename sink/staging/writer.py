@@ -95,9 +95,9 @@ class CopyWriter:
                 (table, *map(int, stamp[:2])),
             )
             if known and stamp.generation:
-                detail = "the profile reads it from now on; its earlier rows are not staged"
+                detail = "the profile now reads it; its earlier rows are not staged"
                 open_gap(cursor, TableGap(table, "joined", stamp, detail))
-                log.warning("a table joins", table=table, reason=detail, next=f"capture signal snapshot {table}")
+                log.warning("a table was added", table=table, reason=detail, next=f"capture signal snapshot {table}")
         return known | dict.fromkeys(new, stamp)
 
     def decode(self, rows: Sequence[Row], tables: Mapping[str, str]) -> Batch:

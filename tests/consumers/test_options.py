@@ -30,6 +30,6 @@ def test_what_stands_instead_is_said(option: str) -> None:
     name = option.replace(".", "_").replace("-", "_").upper()
     with pytest.raises(SettingsError) as refused:
         load("capture", Settings, environ={f"ORDERTAP_CAPTURE_{name}": "x"})
-    said = f"{name.lower()} (ORDERTAP_CAPTURE_{name}): no setting here: "
+    said = f"{name.lower()} (ORDERTAP_CAPTURE_{name}): not a setting here: "
     assert said in str(refused.value)
     assert "did you mean" not in str(refused.value)

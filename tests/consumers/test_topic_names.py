@@ -27,9 +27,9 @@ def test_check_names_routed_topics_and_later_versions(kafka: Kafka, prefix: str,
     orders, lines, log = tables
     assert (orders, lines) == (f"{prefix}.public.orders", f"crm{prefix}.lines")
     said = [finding.what for finding in kafka_findings(plan, tables)]
-    both = f"topic {orders}.v2 continues {orders} after an incompatible schema: who subscribes to {prefix}.* reads both"
-    assert [what for what in said if "who subscribes" in what] == [
-        f"topic {lines} is routed: who subscribes to {prefix}.* does not read it",
-        f"{both}, who reads {orders} alone sees no more changes of its table",
+    both = f"topic {orders}.v2 continues {orders} after an incompatible schema: subscribers to {prefix}.* read both"
+    assert [what for what in said if "subscribers" in what] == [
+        f"topic {lines} is routed: subscribers to {prefix}.* do not read it",
+        f"{both}, readers of {orders} alone see no more changes of its table",
     ]
-    assert not [what for what in said if log in what and "who subscribes" in what]
+    assert not [what for what in said if log in what and "subscribers" in what]

@@ -57,7 +57,7 @@ def test_returns_and_refunds_are_seen_on_their_order(target: Target, sink: Sink)
     assert {line: moved.returned for line, moved in found.moved.items()} == {"1": {REF["return"].external: D(2)}}
     assert found.refunded == {REF["refund"].external: D("20.00")}
     more = ErpRef("return", "shop/return/2/1")
-    assert "line:1: 2 come back, sold 3, back already 2" in sink.held(more, RETURN, None)
+    assert "line:1: 2 returned now, but 3 were sold and 2 already returned" in sink.held(more, RETURN, None)
     target.clerk.sets(REF["return"], Milestone.CANCELLED)
     target.clerk.sets(REF["refund"], Milestone.CANCELLED)
     found = sink.see(ORDER)
@@ -69,8 +69,8 @@ def test_what_a_clerk_took_back_counts(target: Target, sink: Sink) -> None:
     sink.seed("customer", "order")
     target.clerk.takes_back(ORDER, "1", D(2))
     target.clerk.gives_back(ORDER, D(20))
-    assert "back already 2" in sink.held(REF["return"], RETURN, None)
-    assert "already given back 20" in sink.held(REF["refund"], REFUND, None)
+    assert "2 already returned" in sink.held(REF["return"], RETURN, None)
+    assert "20.00 already refunded" in sink.held(REF["refund"], REFUND, None)
     sink.done(sink.planned(REF["return"], fewer_back("1"), None))
     counts = sink.see(ORDER).moved["1"].returned
     assert sorted(counts.values()) == [D(1), D(2)]
@@ -192,7 +192,7 @@ def test_check_tells_the_identity_and_what_is_missing(target: Target, sink: Sink
     assert not checked.advice
     with target.lacking() as name, pytest.raises(StopError, match=name):
         sink.erp.check()
-    assert sink.erp.check().identity == checked.identity, "what was mended is seen without a restart"
+    assert sink.erp.check().identity == checked.identity, "what was fixed is seen without a restart"
     target.copied()
     assert sink.erp.check().identity != checked.identity
 

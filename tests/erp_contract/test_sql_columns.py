@@ -32,7 +32,7 @@ REFUSED: dict[str, tuple[Edits, Edits, str, str]] = {
     ),
     "whole numbers for money": (
         {GROSS: GROSS.replace("paid numeric(14, 2)", "paid integer")}, {},
-        "orders.paid is INTEGER, which takes no cents", "",
+        "orders.paid is INTEGER, which cannot hold cents", "",
     ),
     "a float for quantities": (
         {"quantity numeric(14, 4) NOT NULL,\n    unit_price": "quantity real NOT NULL,\n    unit_price"}, {},
@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[Edits, Edits, str, str]] = {
     "a number for the account": (
         {"account_number varchar(50) NOT NULL UNIQUE": "account_number integer NOT NULL UNIQUE",
          ACCOUNT: "account_number integer NOT NULL"}, {},
-        "customer.fields.number: customers.account_number is INTEGER, which is no text", r"make it varchar\(300\)",
+        "customer.fields.number: customers.account_number is INTEGER, which is not text", r"make it varchar\(300\)",
     ),
     "a link of another type": (
         {ACCOUNT: "account_number integer NOT NULL"}, {},
@@ -50,11 +50,11 @@ REFUSED: dict[str, tuple[Edits, Edits, str, str]] = {
     ),
     "a day for a time": (
         {"placed_at timestamp": "placed_at date"}, {},
-        "order.fields.placed_at: orders.placed_at is DATE, which is no date with a time", "make it timestamp",
+        "order.fields.placed_at: orders.placed_at is DATE, which is not a date with a time", "make it timestamp",
     ),
     "bytes for SKUs": (
         NO_ITEM_KEY | {"sku varchar(100) PRIMARY KEY": "sku bytea"}, {},
-        r"mapping.yaml:6: items.sku: items.sku is \w+, which is no text", "",
+        r"mapping.yaml:6: items.sku: items.sku is \w+, which is not text", "",
     ),
     "a text for the number of the step": (
         {"revision bigint NOT NULL DEFAULT 0,\n    account": "revision varchar(9),\n    account"}, {},
@@ -80,11 +80,11 @@ REFUSED: dict[str, tuple[Edits, Edits, str, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_column_that_would_harm_all_is_refused_with_line_and_mend(place: Place, what: str) -> None:
-    tables, mapping, said, mend = REFUSED[what]
+def test_a_column_that_would_harm_all_is_refused_with_line_and_fix(place: Place, what: str) -> None:
+    tables, mapping, said, fix = REFUSED[what]
     error = place.refused(tables, mapping)
     assert re.search(said, error.message), error.message
-    assert re.search(mend, error.hint), error.hint
+    assert re.search(fix, error.hint), error.hint
 
 
 def test_all_that_is_wrong_is_told_at_once_and_a_table_once(place: Place) -> None:
@@ -110,7 +110,7 @@ NOTED: dict[str, tuple[Edits, Edits, str, str]] = {
     ),
     "whole quantities": (
         {"quantity numeric(14, 4) NOT NULL,\n    unit_price": "quantity integer NOT NULL,\n    unit_price"}, {},
-        "order_lines.quantity is INTEGER, which takes no decimals: a document with some is held", "numeric(14, 4)",
+        "order_lines.quantity is INTEGER, which cannot hold decimals: a document with some is held", "numeric(14, 4)",
     ),
     "a short currency": (
         {"currency varchar(3) NOT NULL,\n    tax_included": "currency varchar(2) NOT NULL,\n    tax_included"}, {},
@@ -144,7 +144,7 @@ NOTED: dict[str, tuple[Edits, Edits, str, str]] = {
     ),
     "no state for a cancelled one": (
         {}, {", cancelled: cancelled}": "}"},
-        "no state means cancelled: what the shop takes back is held", "name one in `milestones`",
+        "no state means cancelled: what the shop cancels is held", "name one in `milestones`",
     ),
     "no draft": (
         {}, {"{draft: draft, ": "{"}, "no state means draft: each refund is held", "name one in `milestones`",
@@ -153,12 +153,12 @@ NOTED: dict[str, tuple[Edits, Edits, str, str]] = {
 
 
 @pytest.mark.parametrize("what", NOTED)
-def test_what_holds_some_documents_is_noted_with_its_mend(place: Place, what: str) -> None:
-    tables, mapping, said, mend = NOTED[what]
+def test_what_holds_some_documents_is_noted_with_its_fix(place: Place, what: str) -> None:
+    tables, mapping, said, fix = NOTED[what]
     notes = place.notes(tables, mapping)
     fits = [hint for message, hint in notes if said in message]
     assert fits, notes
-    assert mend in fits[0]
+    assert fix in fits[0]
 
 
 def test_what_is_just_enough_is_not_noted(place: Place) -> None:
@@ -205,7 +205,7 @@ def test_states_of_an_enumerated_column(in_postgres: Place) -> None:
         in_postgres.erp().check()
     target.run("ALTER TYPE state ADD VALUE 'paid'")
     ((message, _),) = told(in_postgres.erp().check())
-    assert "orders.status may be 'limbo', of which nothing is said: such a document is held" in message
+    assert "orders.status may be 'limbo', unknown to the mapping: such a document is held" in message
 
 
 def test_columns_of_a_domain_are_what_it_is_made_of(in_postgres: Place) -> None:
@@ -227,8 +227,8 @@ def test_postgresqls_own_ways_to_lose_something(in_postgres: Place) -> None:
     target.run("ALTER TABLE orders ALTER COLUMN placed_at TYPE timestamp(0)")
     notes = [message.partition(" is ")[2] for message, _ in told(in_postgres.erp().check())]
     assert [note.partition("which ")[2].partition(":")[0] for note in sorted(notes)] == [
-        "is filled up with blanks", "cuts fractions of a second",
+        "is padded with blanks", "cuts fractions of a second",
     ]  # fmt: skip
     target.run("ALTER TABLE orders ALTER COLUMN tax_included TYPE integer USING 1")
-    with pytest.raises(StopError, match=r"orders.tax_included is INTEGER, which is no yes or no"):
+    with pytest.raises(StopError, match=r"orders.tax_included is INTEGER, which is not a yes or no"):
         in_postgres.erp().check()

@@ -157,7 +157,7 @@ def test_a_whole_number_goes_into_a_column_of_whole_ones_and_another_is_told(in_
     results = sink.apply(create(whole, ORDER), create(half, OTHER))
     assert refused(results) == ["", "HoldError"]
     assert isinstance(results[1], NotDone)
-    assert "quantity: the shop has 2.5, the ERP keeps 3" in results[1].error.message
+    assert "quantity: the shop has 2.5, the ERP stored 3" in results[1].error.message
     more = sale({"1": line("4.0", "10.00")})
     sink.done(sink.planned(ORDER, more, whole))
     assert sink.see(ORDER).record.parts["line"]["1"]["quantity"] == 4
@@ -221,5 +221,5 @@ def test_what_a_deferred_trigger_of_the_erp_makes_of_a_document_is_read_back(in_
     customer, kept, rounded = sink.apply(create(CUSTOMER, REF["customer"]), create(even, OTHER), create(odd, ORDER))
     assert refused([customer, kept, rounded]) == ["", "", "HoldError"]
     assert isinstance(rounded, NotDone)
-    assert "gross: the shop has 10.01, the ERP keeps 10.00" in rounded.error.message
+    assert "gross: the shop has 10.01, the ERP stored 10.00" in rounded.error.message
     assert sink.erp.observe([ORDER, OTHER]).keys() == {OTHER}

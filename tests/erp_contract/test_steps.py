@@ -389,7 +389,7 @@ def test_f7_a_rounded_amount_is_named_with_both_values(sink: Sink) -> None:
     (result,) = sink.apply(create(sale({"1": rounded}), ORDER))
     assert isinstance(result, NotDone)
     assert isinstance(result.error, HoldError)
-    assert "gross: the shop has 1.235, the ERP keeps 1.2" in result.error.message
+    assert "gross: the shop has 1.235, the ERP stored 1.2" in result.error.message
     assert result.error.cause == "data"
     assert ORDER not in sink.erp.observe([ORDER])
 

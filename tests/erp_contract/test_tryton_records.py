@@ -247,7 +247,7 @@ def test_a_price_list_of_other_taxes_is_held_and_takes_nothing(sink: Sink, tryto
     before = tryton_place.content()
     result = sink.apply(create(changed(PRICE, tax_included=False), LISTED))[0]
     assert isinstance(result, NotDone)
-    assert "tax_included: the shop has no, the ERP keeps yes" in result.error.message
+    assert "tax_included: the shop has no, the ERP stored yes" in result.error.message
     assert tryton_place.content() == before
 
 
@@ -289,7 +289,7 @@ def test_what_will_hold_some_documents_is_advised(
         ({"payment_term": "Tomorrow"}, "no payment term 'Tomorrow'"),
         ({"warehouse": "Attic"}, "no warehouse 'Attic'"),
         ({"company": "Moon Ltd"}, "does not work in the company 'Moon Ltd'"),
-        ({"password": "Wrong-Pass-1"}, "Tryton refuses the log-in"),
+        ({"password": "Wrong-Pass-1"}, "Tryton refuses the login"),
     ],
 )
 def test_what_keeps_all_documents_away_stops(tryton_place: TrytonTarget, settings: dict[str, Any], told: str) -> None:

@@ -24,13 +24,13 @@ from tests.erp_contract.tryton_data import TrytonData
 
 READS = frozenset({"read", "search", "search_read", "search_count", "get_preferences", "fields_get", "login", "logout"})
 GROUP = "Sales Administrator"
-NO_LINE = "in processing Tryton takes no further line: enter the rest as an order of its own, by hand, or cancel it"
+NO_LINE = "Tryton cannot add lines to an order in processing: enter them by hand as a separate order, or cancel it"
 NARROWS = {
     "a line more, processing": NO_LINE,
     "a charge more, processing": NO_LINE,
     "an order discount, processing": NO_LINE,
-    "another tax rate, processing": "in processing Tryton does not change the tax of a line",
-    "another day, processing": "in processing Tryton does not change the date",
+    "another tax rate, processing": "once an order is in processing, Tryton cannot change the tax of a line",
+    "another day, processing": "once an order is in processing, Tryton cannot change the date",
 }
 
 

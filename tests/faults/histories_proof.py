@@ -28,12 +28,12 @@ _REASONS: Final = (
     (r"but goods have left", {"delivers"}),
     (r"^changed in the ERP: ", {"edits"}),
     (r" was deleted in the shop", {"delete"}),
-    (r" to give back, .* already given back ", {"credits", "HELD"}),
-    (r" come back, sold ", {"edits", "HELD"}),
+    (r"^refund of .* is too high: ", {"credits", "HELD"}),
+    (r" returned now, but ", {"edits", "HELD"}),
     (r"^a returned line is not on the ERP's order", {"HELD"}),
-    (r"in processing Tryton takes no further line", {"edit", "discount"}),
-    (r"in processing Tryton does not change (party|.*, party)", {"merge"}),
-    (r"^number, date or buyer differ from what was sent", {"merge"}),
+    (r"Tryton cannot add lines to an order in processing", {"edit", "discount"}),
+    (r"in processing, Tryton cannot change (party|.*, party)", {"merge"}),
+    (r"^number, date or buyer no longer match what was sent", {"merge"}),
     (r"^(waits for|its order: )", {"HELD"}),
 )
 """A reason for a hold, and the acts of which at least one must be in the order's history. HELD: the order itself is

@@ -143,7 +143,7 @@ def test_status_answers_while_a_killed_capture_left_a_transaction_open(shop: Sho
     assert not shop.open_transaction("position", [0])
 
 
-def test_a_lost_position_stops_capture_and_repair_mends(shop: Shop) -> None:
+def test_a_lost_position_stops_capture_and_repair_fixes_it(shop: Shop) -> None:
     shop.capture.start()
     shop.order(1, 10)
     shop.drain()

@@ -1,5 +1,5 @@
 """PostgreSQL fails, restarts, or loses or changes what capture needs: nothing is lost or doubled, or capture stops and
-names the cause, and `capture repair` mends it."""
+names the cause, and `capture repair` fixes it."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _invalidated(shop: Shop) -> str:
 
 
 @pytest.mark.parametrize("harm", [_dropped, _moved, _invalidated], ids=["dropped", "moved", "invalidated"])
-def test_a_slot_that_was_harmed_stops_capture_and_repair_mends(shop: Shop, harm: Callable[[Shop], str]) -> None:
+def test_a_slot_that_was_harmed_stops_capture_and_repair_fixes_it(shop: Shop, harm: Callable[[Shop], str]) -> None:
     shop.capture.start()
     shop.order(1, 20)
     shop.drain()
@@ -156,7 +156,7 @@ def test_a_slot_that_was_harmed_stops_capture_and_repair_mends(shop: Shop, harm:
     shop.repair(generation=2)
 
 
-def test_a_slot_that_was_moved_under_a_running_capture_stops_it_and_repair_mends(shop: Shop) -> None:
+def test_a_slot_that_was_moved_under_a_running_capture_stops_it_and_repair_fixes(shop: Shop) -> None:
     """The walsender freezes and is ended, and the slot is advanced over changes that it had not sent, heartbeats
     included."""
     shop.capture.start()
@@ -181,12 +181,12 @@ def test_a_slot_that_was_moved_under_a_running_capture_stops_it_and_repair_mends
     finally:
         os.kill(shop.capture.pid, signal.SIGCONT)
     assert shop.capture.wait(PATIENCE) not in (0, -9)
-    assert "was moved by somebody else: heartbeats" in said(shop.capture)
+    assert "was advanced by someone else: heartbeats" in said(shop.capture)
     assert "capture repair --execute" in said(shop.capture)
     shop.repair(generation=2)
 
 
-def test_another_cluster_and_an_older_copy_stop_capture_and_repair_mends(
+def test_another_cluster_and_an_older_copy_stop_capture_and_repair_fixes_it(
     kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
 ) -> None:
     """The data directory is restored from an older copy; then a new cluster takes its place on the same port."""
@@ -225,7 +225,7 @@ def test_another_cluster_and_an_older_copy_stop_capture_and_repair_mends(
         shop.repair(generation=3)
 
 
-def test_an_older_copy_whose_log_has_come_past_the_position_stops_capture_and_repair_mends(
+def test_an_older_copy_whose_log_has_come_past_the_position_stops_capture_and_repair_fixes_it(
     kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
 ) -> None:
     """Neither LSN nor timeline shows that the disk was restored; the heartbeat that the log should have does."""
@@ -282,7 +282,7 @@ def test_a_restore_in_the_middle_of_a_first_snapshot_begins_a_new_generation(
         shop.prove_content()
 
 
-def test_the_old_primary_in_place_of_the_promoted_one_stops_capture_and_repair_mends(
+def test_the_old_primary_in_place_of_the_promoted_one_stops_capture_and_repair_fixes_it(
     kafka: Kafka, prefix: str, parts_folder: Path, tmp_path: Path
 ) -> None:
     """It is on the first timeline, which has no history file, and its log is longer than the position."""

@@ -72,7 +72,7 @@ def _nothing(_: Office) -> None:
 
 
 def _again(ref: DocumentRef, first: Does = _nothing) -> Does:
-    """Lets the sink look once more, after `first` has mended what was wrong."""
+    """Lets the sink look once more, after `first` has fixed what was wrong."""
 
     def way_out(office: Office) -> None:
         first(office)
@@ -169,11 +169,11 @@ ACTS: Mapping[str, Act] = {
     ),
     "invoices, and one comes back": Act(_sets(INVOICED), ONE_BACK, (RETURN, REFUND), gross="11.90", then=INVOICED),
     "takes all back by a draft": Act(
-        _comes_back, ONE_BACK, (RETURN,), reason="back already 2", gross="11.90",
+        _comes_back, ONE_BACK, (RETURN,), reason="2 already returned", gross="11.90",
         way_out=_again(RETURN, lambda office: office.deletes(*office.backs())),
     ),
     "credits the invoice": Act(
-        _credits, ONE_BACK, (REFUND,), reason="already given back 11.90", way_out=_again(REFUND, _drops_credit),
+        _credits, ONE_BACK, (REFUND,), reason="11.90 already refunded", way_out=_again(REFUND, _drops_credit),
         gross="11.90", then=INVOICED,
     ),
 }  # fmt: skip
@@ -253,7 +253,7 @@ def test_of_a_credit_note_for_two_orders_each_counts_its_share(
         assert [*given.refunded.values()] == [D("5.95")]
     office.shop_has("INSERT INTO returns VALUES (5, 1, 1, 6.00)", REFUND)
     (reason,) = held(middle)
-    assert "already given back 5.95" in reason
+    assert "5.95 already refunded" in reason
     office.shop_has("UPDATE returns SET refunded = 5.95", REFUND)
     assert held(middle) == []
     assert len(office.backs()) == 1

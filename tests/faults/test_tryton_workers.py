@@ -1,4 +1,4 @@
-"""Several workers on one Tryton, and a Tryton that stops in the middle of a batch or asks for a rest."""
+"""Several workers on one Tryton, and a Tryton that stops in the middle of a batch or limits the rate."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _cut_before_the_first_button(proxy: RpcProxy) -> None:
 def test_a_tryton_that_asks_for_a_rest_again_and_again_gets_all_and_nothing_is_held(
     tryton_place: TrytonTarget, tryton_proxy: RpcProxy, tryton_clerk: Screen, middle: Connection, profile_path: str
 ) -> None:
-    """Tryton asks for a rest after each call that it takes."""
+    """Tryton limits the rate after each call that it takes."""
     orders(middle, ORDERS)
     only = worker(middle, profile_path, tryton_place.adapter(url=tryton_proxy.url, orders=ALL_THE_WAY))
     tryton_proxy.faults[:] = ["rest", None] * 20

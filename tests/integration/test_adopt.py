@@ -28,7 +28,7 @@ def test_a_debezium_connectors_slot_goes_on_without_a_snapshot(shop: Shop) -> No
     told = run("capture", *words, config=shop.config)
     assert told.returncode == 0, told.stderr
     assert f"(it is at {confirmed})" in told.stdout
-    assert "come a second time" in told.stdout
+    assert "sent a second time" in told.stdout
     assert "nothing done" in told.stdout
     assert shop.position() == {}
 

@@ -187,7 +187,7 @@ def test_a_wrong_start_ends_with_one_message(
     assert seconds < ANSWERS_WITHIN
 
 
-def test_check_names_what_is_wrong_and_what_mends_it(chain: Chain) -> None:
+def test_check_names_what_is_wrong_and_what_fixes_it(chain: Chain) -> None:
     assert chain.says("check").splitlines()[-2:] == ["ok   shop", "all is well"]
     own = chain.parts["sink"]
     wrong = own | {"shop_url": chain.erp, "erp": own["erp"] | {"url": f"postgresql://u:{PLANTED}@{_nowhere()}/x"}}
@@ -197,8 +197,8 @@ def test_check_names_what_is_wrong_and_what_mends_it(chain: Chain) -> None:
     assert PLANTED not in ended.stdout
     told = ended.stdout.splitlines()
     assert [line[:12].split()[:2] for line in told if line.startswith("BAD")] == [["BAD", "ERP:"], ["BAD", "shop:"]]
-    assert [told[n + 1].split()[0] for n, line in enumerate(told) if line.startswith("BAD")] == ["mend:", "mend:"]
-    assert told[-1] == "2 to mend"
+    assert [told[n + 1].split()[0] for n, line in enumerate(told) if line.startswith("BAD")] == ["fix:", "fix:"]
+    assert told[-1] == "2 to fix"
 
 
 def test_reconcile_against_a_wrong_shop_is_refused(chain: Chain) -> None:
@@ -256,7 +256,7 @@ def test_unreadable_records_are_parked_and_the_rest_flows_on(chain: Chain) -> No
     assert chain.sink.log.read_text().count("record parked") >= 3
 
 
-def test_totals_that_do_not_add_up_are_held_until_mended(chain: Chain) -> None:
+def test_totals_that_do_not_add_up_are_held_until_fixed(chain: Chain) -> None:
     def spoil(cursor: Any, order: int) -> None:
         cursor.execute("ALTER TABLE orders DROP CONSTRAINT IF EXISTS orders_check")
         cursor.execute("UPDATE orders SET net = net + 1 WHERE id = %s", (order,))
@@ -274,7 +274,7 @@ def test_totals_that_do_not_add_up_are_held_until_mended(chain: Chain) -> None:
     assert not chain.in_erp(order)
     chain.rows(chain.shop, "UPDATE orders SET net = net - 1 WHERE id = %s", order)
     chain.says("retry", "sales_order", order)
-    wait_for(lambda: chain.in_erp(order), "the mended order in the ERP")
+    wait_for(lambda: chain.in_erp(order), "the fixed order in the ERP")
     assert f"sales_order {order} " not in chain.says("held")
 
 

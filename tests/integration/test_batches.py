@@ -260,7 +260,7 @@ def test_two_returns_of_one_order_share_what_was_sold(
     finally:
         del UNITS[second]
     drain(drain_all)
-    assert held(middle) == ["line:l1: 1 come back, sold 2, back already 2"]
+    assert held(middle) == ["line:l1: 1 returned now, but 2 were sold and 2 already returned"]
     assert run(erp_url, "SELECT sum(quantity)::int FROM return_lines") == [(2,)]
 
 
@@ -538,7 +538,7 @@ class CancelsInSteps(SqlErp):
         if not self.slow or steps[0].verb != "cancel":
             return super().apply(steps, not_after)
         seen = self.observe([step.ref for step in steps])
-        return [NotDone(RetryError("the time for this call is over"), seen[step.ref]) for step in steps]
+        return [NotDone(RetryError("the time limit of this call has passed"), seen[step.ref]) for step in steps]
 
 
 def test_an_order_whose_cancellation_came_half_way_is_cancelled_and_was_not_opened_again(
@@ -596,8 +596,8 @@ def test_f5_a_document_that_is_named_anew_in_the_profile_is_held_and_not_made_tw
         marks.mark(cursor, sql.SQL("SELECT 'purchase' AS type, '1' AS key, 'purchase:1' AS unit"))
     drain(make_worker(middle, erp, profile_path))
     assert sorted(held(middle)) == [
-        "the ERP has it as sales_order 1: was the document given another name in the profile?",
-        "the profile has no document of this name any more",
+        "the ERP has it as sales_order 1: was the document renamed in the profile?",
+        "the profile no longer has a document of this name",
     ]
     assert run(erp_url, "SELECT count(*)::int FROM orders") == [(1,)]
 

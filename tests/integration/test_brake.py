@@ -192,7 +192,7 @@ def test_once_it_has_stopped_a_kind_time_lets_nothing_more_pass(
     lines = list(told(status(sold, True)))
     assert (
         lines[lines.index(f"{REASON}: the others wait") + 1]
-        == "    next: `sink brake` shows them, `sink release --mass --person NAME` lets them pass"
+        == "    next: `sink brake` shows them, `sink release --mass --person NAME` releases them"
     )
     with transaction(sold) as cursor:
         assert control.read(cursor).stopped == {"orders": REASON}

@@ -71,7 +71,7 @@ def test_tables_that_come_and_go_while_capture_is_down(shop: Shop) -> None:
     shop.sql("DROP TABLE gone")
     shop.capture.start()
     shop.drain()
-    assert "settings mean no published table" in said(shop.capture)
+    assert "settings match no published table" in said(shop.capture)
     assert shop.capture.stop() == 0
     shop.sql(
         "CREATE TABLE late (id int PRIMARY KEY)",
@@ -82,7 +82,7 @@ def test_tables_that_come_and_go_while_capture_is_down(shop: Shop) -> None:
     shop.configure(table_include_list=[*TABLES, "public.late", "public.bare"])
     shop.capture.start()
     shop.drain()
-    assert said(shop.capture).count("table has rows, and Kafka none of them") == 1
+    assert said(shop.capture).count("table has rows, but Kafka has none of them") == 1
     assert "capture signal snapshot public.late" in said(shop.capture)
     assert shop.capture.stop() == 0
     shop.configure(table_include_list=[*TABLES, "public.never"])
@@ -144,7 +144,7 @@ def test_stops_when_the_slot_is_gone_and_repair_reads_anew(shop: Shop) -> None:
     assert shop.position()["generation"] == 2
 
 
-def test_a_publication_made_again_is_mended_by_the_repair_that_the_start_names(shop: Shop) -> None:
+def test_a_publication_made_again_is_fixed_by_the_repair_that_the_start_names(shop: Shop) -> None:
     shop.capture.start()
     shop.drain()
     assert shop.capture.stop() == 0
@@ -200,10 +200,10 @@ def test_another_slot_than_the_positions_is_neither_streamed_from_nor_dropped(sh
         shop.configure(slot_name=other, snapshot_mode=mode)
         shop.capture.start()
         assert shop.capture.wait(PATIENCE) == 78, shop.capture.tail()
-        assert f"is of slot {shop.prefix}, and slot_name is {other}" in shop.capture.tail()
+        assert f"is of slot {shop.prefix}, but slot_name is {other}" in shop.capture.tail()
         assert f"set slot_name: {shop.prefix}; or capture repair --execute" in shop.capture.tail()
         checked = run("capture", "check", config=shop.config).stdout
-        assert f"is of slot {shop.prefix}, and slot_name is {other}" in checked
+        assert f"is of slot {shop.prefix}, but slot_name is {other}" in checked
     assert shop.value(f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{other}'") == 1
     shop.configure(slot_name=shop.prefix, snapshot_mode="initial")
     shop.sql("INSERT INTO orders VALUES (1000, 'goes on', 1)")

@@ -1,4 +1,4 @@
-"""`capture check`: each thing that can be wrong on a real server is found, and what it prints mends it."""
+"""`capture check`: each thing that can be wrong on a real server is found, and what it prints fixes it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ BREAKS = {
     "missing table": ("ALTER PUBLICATION tap DROP TABLE lines", "table public.lines is not in publication tap"),
     "silent deletes": ("ALTER PUBLICATION tap SET (publish = 'insert, update, truncate')", "and no delete: consumers"),
     "silent truncates": ("ALTER PUBLICATION tap SET (publish = 'insert, update, delete')", "and no truncate"),
-    "unwanted table": ("ALTER PUBLICATION tap ADD TABLE other", "nobody wants here, read for nothing: public.other"),
+    "unwanted table": ("ALTER PUBLICATION tap ADD TABLE other", "not captured here, read for nothing: public.other"),
     "identity nothing": ("ALTER TABLE lines REPLICA IDENTITY NOTHING", "REPLICA IDENTITY NOTHING: the server refuses"),
     "no select": ("REVOKE SELECT ON lines FROM {role}", "table public.lines may not be read"),
     "no usage": ("REVOKE USAGE ON SCHEMA public FROM PUBLIC, {role}", "schema public of table public"),
@@ -116,13 +116,13 @@ BREAKS = {
 }
 
 
-def test_what_is_broken_is_found_and_the_printed_sql_mends_it(ready: OpsShop) -> None:
+def test_what_is_broken_is_found_and_the_printed_sql_fixes_it(ready: OpsShop) -> None:
     assert serious(ready) == {}
     for statement, said in BREAKS.values():
         ready.sql(*statement.format(role=ready.role).split("; "))
         remedies = serious(ready)
         assert any(said in what for what in remedies), (statement, remedies)
-        for _ in range(3):  # a mended thing may show the next one
+        for _ in range(3):  # a fixed thing may show the next one
             as_dba(ready, "\n".join(remedies.values()))
             remedies = serious(ready)
         assert remedies == {}, statement
@@ -301,10 +301,10 @@ def test_topics_that_cannot_do_their_work(ready: OpsShop) -> None:
         f"BAD topic ordertap.{prefix}.position has 2 partitions",
         f"BAD topic ordertap.{prefix}.position has cleanup.policy delete",
         f"BAD topic ordertap.{prefix}.commits has cleanup.policy compact: readers of the index need all of it",
-        f"warn topic ordertap.{prefix}.commits keeps the index of commits for 0.0 days: no sink may stand still",
+        f"warn topic ordertap.{prefix}.commits keeps the index of commits for 0.0 days: no sink may be stopped",
         f"warn topic {prefix}.public.orders has cleanup.policy compact",
         "min.insync.replicas is 2: nothing can be written",
-        "takes records up to 5000 bytes, and capture sends up to 1000000",
+        "accepts records up to 5000 bytes, and capture sends up to 1000000",
         "BAD new topics get 3 replicas, and the number of brokers is 1",
         "kafka-configs.sh --bootstrap-server",
     ):
@@ -414,7 +414,7 @@ def test_a_health_port_that_is_taken(ready: OpsShop) -> None:
         checked = run("capture", "check", config=ready.config)
         started = run("capture", "run", config=ready.config)
     said = f"health_port {port} of 127.0.0.1 cannot be opened on this machine: Address already in use"
-    assert f"BAD  {said}\n     mend: set health_port to a free one" in checked.stdout
+    assert f"BAD  {said}\n     fix: set health_port to a free one" in checked.stdout
     assert checked.returncode == 1
     assert started.returncode == ExitCode.CONFIG
     assert f"port {port} of 127.0.0.1 cannot be opened: Address already in use" in started.stderr
@@ -431,7 +431,7 @@ def test_a_role_that_may_not_make_the_publication_is_sent_to_the_dba(ready: OpsS
     ready.sql("DROP PUBLICATION tap")
     refused = run("capture", "init", config=ready.config)
     assert refused.returncode == 78
-    assert "let a DBA run what `capture init --dry-run` prints" in refused.stderr
+    assert "have a DBA run what `capture init --dry-run` prints" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 

@@ -244,11 +244,11 @@ def test_sighup_rereads_what_can_change_and_refuses_what_is_broken(running: Runn
         running.until(lambda: said in running.capture.tail())
         return re.sub(r"\x1b\[[0-9;]*m", "", running.capture.tail())
 
-    (same,) = (line for line in hang_up("settings are reread").splitlines() if "settings are reread" in line)
-    assert "settings are reread: nothing changed" in same
+    (same,) = (line for line in hang_up("settings reloaded").splitlines() if "settings reloaded" in line)
+    assert "settings reloaded: nothing changed" in same
     assert "warning" not in same
     shop.write({"linger_ms": 50, "log_json": True, "database_password": "s3cr3t", "slot_name": "another"})
-    log = hang_up('"settings are reread"')
+    log = hang_up('"settings reloaded"')
     line = json.loads(log.splitlines()[-1])
     assert line["changed"] == ["linger_ms", "log_json"]
     assert line["at_the_next_connection"] == ["database_password"]

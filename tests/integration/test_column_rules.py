@@ -218,9 +218,12 @@ def check_visits(shop: Shop) -> None:
     ("wrong", "why"),
     [
         ({"column_exclude_list": ["public.people.id"]}, "public.people.id is of the table's key"),
-        ({"column_truncate_to_length_chars": {"public.people.score": 3}}, "public.people.score is no text"),
+        ({"column_truncate_to_length_chars": {"public.people.score": 3}}, "public.people.score is not text"),
         ({"message_key_columns": ["public.people:city"]}, "does not have the old city of table public.people"),
-        ({"column_mask_with_length_chars": {"public.people.fone": 3}}, "by column_mask_with_length_chars: public.peo"),
+        (
+            {"column_mask_with_length_chars": {"public.people.fone": 3}},
+            "matches column_mask_with_length_chars: public.peo",
+        ),
         ({"table_include_list": [r"public\.peoples?", "public.users"]}, "public.users"),
     ],
 )
@@ -257,4 +260,4 @@ def test_init_publishes_what_the_lists_mean(people: Shop, lists: dict[str, Any],
         'ALTER PUBLICATION "tap" ADD TABLE "public"."other";'
     ]
     people.configure(table_include_list=[r"public\.no.*"], publication_name="new")
-    assert "no table that table_include_list" in run("capture", "init", config=people.config).stderr
+    assert "no table that matches table_include_list" in run("capture", "init", config=people.config).stderr

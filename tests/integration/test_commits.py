@@ -207,7 +207,7 @@ def test_the_position_moves_once_and_a_crash_in_between_loses_nothing(shop: Shop
     value = as_before_the_index(shop)
     cluster, former, key = Cluster(shop.bootstrap_servers, {}), f"{shop.prefix}.position", shop.prefix.encode()
     shop.sql("INSERT INTO log VALUES (2, 'meanwhile')")
-    assert "the next start goes on from" in run("capture", "check", config=shop.config).stdout
+    assert "the next start continues from" in run("capture", "check", config=shop.config).stdout
 
     for point, is_there in (("before-COMMIT:1", False), ("after-COMMIT:1", True)):
         victim = shop.copy(point.partition(":")[0], "tests.faults.broken", ("-X", f"fault={point}"))

@@ -193,5 +193,5 @@ def test_nobody_goes_live_on_a_copy_that_is_not_the_shop(middle: Connection, erp
         cursor.execute("UPDATE copy SET state = 'catching up'")
     with pytest.raises(SettingsError, match="the copy is catching up"):
         go_live(middle, False, True, "Ada", execute=True)
-    with pytest.raises(SettingsError, match="the settings say mode: apply"):
+    with pytest.raises(SettingsError, match="the settings have mode: apply"):
         go_live(middle, True, True, "Ada", execute=True)

@@ -58,7 +58,7 @@ def test_totals_that_differ_by_a_cent_go_by_a_word_until_the_order_changes(
     worker = in_erp(middle, erp, wrong_totals)
     count = "SELECT count(*)::int FROM orders"
     assert (len(held(middle)), run(erp_url, count)) == (1, [(0,)])
-    with pytest.raises(SettingsError, match="check `totals`, which accept does not end"):
+    with pytest.raises(SettingsError, match="check `totals`, which `sink accept` cannot clear"):
         accept_document(middle, ORDER, "Ada", execute=True)
     found = let_pass(middle, ORDER, "Ada", execute=False)
     assert next(release.lines(ORDER, found, False)).startswith("sales_order 1 would pass check `totals` as it is now")
@@ -167,7 +167,7 @@ def test_what_the_erp_would_refuse_anyway_is_not_released(
     look(worker, middle, ORDER)
     with pytest.raises(SettingsError) as refused:
         let_pass(middle, ORDER, "Ada", execute=True)
-    assert refused.value.hint == "mend it; verbs that end it: `sink retry`, `sink accept`, `sink ignore`"
+    assert refused.value.hint == "fix it; commands that clear it: `sink retry`, `sink accept`, `sink ignore`"
 
 
 def test_an_order_is_ignored_for_ever_with_what_comes_of_it(
@@ -179,7 +179,7 @@ def test_an_order_is_ignored_for_ever_with_what_comes_of_it(
     left = leave_alone(middle, ORDER, False, "Ada", execute=False)
     [(order, number)] = run(erp_url, "SELECT 1, id::text FROM orders")
     assert next(ignore.lines(left, False, False)) == (
-        f"sales_order {order} would be ignored for ever; {number} stays in the ERP"
+        f"sales_order {order} would be ignored from now on; {number} stays in the ERP"
     )
     leave_alone(middle, ORDER, False, "Ada", execute=True)
     change(middle, "UPDATE orders SET gross = 9.90; UPDATE returns SET quantity = 2")
@@ -226,7 +226,9 @@ def test_a_return_is_ignored_alone(middle: Connection, erp: SqlErp, erp_url: str
     look(worker, middle, RETURN, REFUND)
     assert len(held(middle)) == 2
     [left] = leave_alone(middle, RETURN, False, "Ada", execute=True)
-    assert list(ignore.lines([left], False, True)) == ["return_order 5 is ignored for ever; the ERP does not have it"]
+    assert list(ignore.lines([left], False, True)) == [
+        "return_order 5 is ignored from now on; the ERP does not have it"
+    ]
     drain(worker)
     assert len(held(middle)) == 1
     with pytest.raises(SettingsError, match="there is no return_order 5, or it is ignored already"):
@@ -315,7 +317,7 @@ def _is_held(middle: Connection, check: Check, is_there: bool) -> None:
     with transaction(middle) as cursor:
         cursor.execute(
             "UPDATE ordertap_shop.document SET state = 'held', cause = 'decision', check_name = %s, decisions = NULL,"
-            f" reason = 'why', next_step = 'mend it', intent = {under_way}, applied = {applied},"
+            f" reason = 'why', next_step = 'fix it', intent = {under_way}, applied = {applied},"
             ' disputed = \'{"version": "v1", "fields": []}\' WHERE type = \'sales_order\'',
             (check,),
         )
@@ -326,7 +328,7 @@ def test_each_check_has_a_way_out() -> None:
     assert all(Way.RETRY in found for found in WAYS.values())
     assert commands(Check.TOTALS, "sales_order 1", in_erp=False) == [
         "`sink release sales_order 1 --person NAME`: it is sent as it is",
-        "`sink ignore sales_order 1 --person NAME`: nothing is done about it any more",
+        "`sink ignore sales_order 1 --person NAME`: it is left alone from now on",
     ]
-    assert addressed("mend it, then `sink retry`", "sales_order 1") == "mend it, then `sink retry sales_order 1`"
+    assert addressed("fix it, then `sink retry`", "sales_order 1") == "fix it, then `sink retry sales_order 1`"
     assert commands(None, str(DocumentRef("sales_order", "1")), in_erp=True) == []

@@ -95,7 +95,7 @@ def test_a_refund_that_the_shop_took_back_is_over_when_a_clerk_has_cancelled_it(
     path.write_text(path.read_text().replace("AS gross", "AS gross, false AS ready"))
     mark(middle, REFUND)
     drain(make_worker(middle, erp, profile_path))
-    assert held(middle) == ["the shop has taken it back to a state that is not ready; the ERP still has it"]
+    assert held(middle) == ["the shop has set it back to a state that is not ready; the ERP still has it"]
     run(erp_url, "UPDATE refunds SET status = 'cancelled'")
     assert _retried(middle, erp, profile_path) == []
 

@@ -313,7 +313,7 @@ def test_an_outbox_message_cannot_write_the_position_or_a_table(shop: Shop) -> N
     shop.drain()
     assert shop.capture.stop() == 0, shop.capture.tail()
     assert len(list(read_raw(shop, [f"{shop.prefix}.message"]))) == len(topics)
-    assert said(shop.capture).count("message is not what its outbox route reads") == len(topics)
+    assert said(shop.capture).count("message is not what its outbox route expects") == len(topics)
     shop.prove_content()
 
 

@@ -51,7 +51,7 @@ SQL = {
     " WHERE order_id::text = ANY (%(keys)s)",
 }
 PRODUCTS, PAYMENTS = "public.products", "public.payments"
-MENDED_BY = f"`capture signal snapshot {LINES}`"
+FIXED_BY = f"`capture signal snapshot {LINES}`"
 
 
 class Shop(Feed):
@@ -152,7 +152,7 @@ def test_while_a_table_has_a_gap_only_cancellations_are_sent(shop: Shop, worker:
     assert not {"sales_order 1", "sales_order 2", "customer buyer 4"} & held.keys()  # customers read no lines
     for reason, next_step in (held["sales_order 3"], held["sales_order 4"]):
         assert reason.startswith(f"{LINES}: 1 changes of the commit at")
-        assert next_step == MENDED_BY
+        assert next_step == FIXED_BY
     shop.read_again(LINES, *(line(number, 0, of=number) for number in (1, 2, 3, 4)))
     assert shop.gaps() == []
     drain(worker)
@@ -160,7 +160,7 @@ def test_while_a_table_has_a_gap_only_cancellations_are_sent(shop: Shop, worker:
     assert shop.held() == {}
 
 
-DOUBT = "; it is cancelled, and that may have been taken back"
+DOUBT = "; it is cancelled, but the cancellation may have been undone"
 
 
 def test_a_cancellation_is_kept_by_a_gap_of_the_orders_that_came_after_it(
@@ -233,7 +233,7 @@ def test_a_value_that_was_never_seen_holds_its_document_alone(shop: Shop, worker
     unseen = line(8, 0, of=5, op="u")._replace(headers=left_out)  # its row was skipped once
     shop.until_there(an_order(5), unseen, an_order(6), line(6, 0, of=6))
     drain(worker)
-    assert shop.held() == {"sales_order 5": (f"{LINES}.sku was never seen", MENDED_BY)}
+    assert shop.held() == {"sales_order 5": (f"{LINES}.sku was never seen", FIXED_BY)}
     assert [row[0] for row in in_erp(erp_url)] == ["S-1", "S-2", "S-3", "S-6"]
     shop.read_again(LINES, *(line(number, 0, of=number) for number in (1, 2, 3, 6)), line(8, 0, of=5))
     drain(worker)
@@ -271,10 +271,10 @@ def is_accepted(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mend", "paid"), [(comes_again, "10.00"), (is_read_again, "10.00"), (is_deleted, "0.00"), (is_accepted, "0.00")]
+    ("fix", "paid"), [(comes_again, "10.00"), (is_read_again, "10.00"), (is_deleted, "0.00"), (is_accepted, "0.00")]
 )
-def test_a_new_row_that_cannot_be_read_holds_what_reads_its_table_until_it_is_mended(
-    shop: Shop, worker: Worker, erp_url: str, mend: Callable[[Shop], None], paid: str
+def test_a_new_row_that_cannot_be_read_holds_what_reads_its_table_until_it_is_fixed(
+    shop: Shop, worker: Worker, erp_url: str, fix: Callable[[Shop], None], paid: str
 ) -> None:
     """A payment in its own commit: nothing that is staged says whose it is."""
     shop.until_there(payment(21, of=1)._replace(row_bytes=b"\0no schema"))
@@ -284,7 +284,7 @@ def test_a_new_row_that_cannot_be_read_holds_what_reads_its_table_until_it_is_me
     why = f"{PAYMENTS}: 1 of its records cannot be staged, and which documents they are part of is not known"
     assert shop.held() == {"sales_order 1": (why, f"`capture signal snapshot {PAYMENTS}`")}
     assert [gap[:2] for gap in status(shop.connection, True).table_gaps] == [(PAYMENTS, "unreadable")]
-    mend(shop)
+    fix(shop)
     drain(worker)
     assert shop.held() == {}
     assert in_erp(erp_url)[0] == ("S-1", "confirmed", "30.00")

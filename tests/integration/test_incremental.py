@@ -604,7 +604,7 @@ def test_a_first_snapshot_that_was_killed_goes_on_with_the_tables_that_it_had_le
         shop.configure(incremental_snapshot_chunk_size=2048)
         shop.capture.start()
     shop.drain()
-    assert "goes on while streaming" in shop.capture.log.read_text()
+    assert "continues while streaming" in shop.capture.log.read_text()
     shop.prove()
 
 

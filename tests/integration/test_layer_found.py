@@ -70,7 +70,7 @@ def poor(database: str) -> Iterator[str]:
     run(database, f"DROP ROLE {user}")
 
 
-def test_what_the_user_may_not_do_is_named_with_what_mends_it(
+def test_what_the_user_may_not_do_is_named_with_what_fix_it(
     database: str, poor: str, profile_path: str, tmp_path: Path
 ) -> None:
     name = database.rpartition("/")[2]
@@ -84,13 +84,13 @@ def test_what_the_user_may_not_do_is_named_with_what_mends_it(
         assert isinstance(error, SettingsError)
         return error.message, error.hint
 
-    mends = f"`ALTER DATABASE {name} OWNER TO {poor}`"
+    fix = f"`ALTER DATABASE {name} OWNER TO {poor}`"
     refuses = f"the database {name} does not let user {poor} work: "
     message, hint = after(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")
     assert "CONNECT" in message
     message, hint = after(f"GRANT CONNECT ON DATABASE {name} TO {poor}")
     assert message == f"{refuses}permission denied for database {name}"
-    assert mends in hint
+    assert fix in hint
     with closing(connect(database, schema_of("shop"))) as owner:
         migrate(owner, "shop")
     assert after("SELECT 1")[0] == f"{refuses}permission denied for schema ordertap_shop"

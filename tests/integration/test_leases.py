@@ -149,7 +149,7 @@ def test_a_call_has_a_time_of_its_own_and_has_settled_when_the_lease_ends(
     assert max(left for _, left in seen) <= timedelta(seconds=60)
 
 
-@pytest.mark.parametrize("failure", [HoldError("no", "mend"), ConflictError("moved")])
+@pytest.mark.parametrize("failure", [HoldError("no", "fix"), ConflictError("moved")])
 def test_a_known_outcome_ends_the_lease_at_once(
     middle: Connection, lossy: Lossy, profile_path: str, failure: HoldError | ConflictError
 ) -> None:
@@ -378,7 +378,7 @@ class GoesAway(SqlErp):
 
     @property
     def error(self) -> StopError | RetryError:
-        return StopError("refused", "mend it") if self.stops else RetryError("away")
+        return StopError("refused", "fix it") if self.stops else RetryError("away")
 
     def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
         done = super().apply(steps, not_after)
@@ -436,7 +436,7 @@ def test_a_cancellation_after_a_settled_amendment_outlives_an_outage(
 
     class Silent(SqlErp):
         def unknown_items(self, skus: Collection[str]) -> set[str]:
-            raise StopError("refused", "mend it")
+            raise StopError("refused", "fix it")
 
     _changed_and_cancelled(middle, erp, profile_path)
     drain(make_worker(middle, lossy, profile_path))

@@ -61,7 +61,7 @@ def test_an_order_is_linked_by_a_name_and_seen_before(
     told = list(lines(link(given, ORDER, "phone", False, "Ada", execute=False), execute=False))
     assert (
         told[0]
-        == "sales_order 1 would be taken for hand:900 of the ERP (900, confirmed): 11.90 in the shop, 11.90 in the ERP"
+        == "sales_order 1 would be linked to hand:900 of the ERP (900, confirmed): 11.90 in the shop, 11.90 in the ERP"
     )
     assert "    line:l1 is the ERP's hand:31" in told
     assert "    number: the shop has S-1, the ERP has phone" in told
@@ -114,7 +114,7 @@ def test_what_cannot_be_linked_is_refused(middle: Connection, erp: SqlErp, erp_u
     other = DocumentRef("sales_order", "2")
     change(middle, "INSERT INTO orders SELECT 2, 'S-2', customer, placed_at, status, sku, quantity, 12.90 FROM orders")
     mark(middle, other)
-    assert refused("900", ref=other) == "hand:900 of the ERP is taken for sales_order 1"
+    assert refused("900", ref=other) == "hand:900 of the ERP is linked to sales_order 1"
 
 
 def test_a_file_is_linked_as_far_as_it_is_well(
@@ -233,7 +233,7 @@ def test_a_return_that_was_typed_in_is_linked_after_its_order(
     link(given, ORDER, "900", False, "Ada", execute=True)
     drain(worker)
     (reason,) = held(middle)
-    assert reason == "line:l1: 2 come back, sold 2, back already 2"
+    assert reason == "line:l1: 2 returned now, but 2 were sold and 2 already returned"
     link(given, RETURN, "back", False, "Ada", execute=True)
     drain(worker)
     assert held(middle) == []
@@ -330,7 +330,7 @@ def test_one_that_is_gone_or_has_a_key_is_held(
     name(middle, ORDER, "hand:900")
     drain(make_worker(middle, erp, profile_path))
     (reason,) = held(middle)
-    assert reason.startswith("it was linked to hand:900, which the ERP does not have any more")
+    assert reason.startswith("it was linked to hand:900, which the ERP no longer has")
     assert run(erp_url, KEYS) == [("shop/order/9/1",)], "and no second one was made"
 
 

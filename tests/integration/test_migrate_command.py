@@ -79,7 +79,7 @@ def test_what_would_be_done_is_said_and_then_done(old: Old) -> None:
     assert dry.splitlines() == [
         f"the middle layer of shop shop: from schema version 2 to {VERSION}",
         f"staged rows are dropped and read again from Kafka: {ORDERS}",
-        "ledger, accounts, history and decisions stay; nothing is planned until the copy is past them",
+        "ledger, accounts, history and decisions stay; nothing is planned until the copy has read past them",
         "nothing was changed; --execute does it",
     ]
     assert old.version() == (2, True)

@@ -412,7 +412,7 @@ def test_f5_nothing_is_noted_of_a_look_at_a_return_that_has_gone_to_another_orde
     with transaction(middle) as cursor:
         marks.mark(cursor, sql.SQL("SELECT 'return_order' AS type, '5' AS key, 'sales_order:2' AS unit"))
     with transaction(middle) as cursor:
-        documents.write(cursor, leased, [(one, Outcome.held("why", "mend it", "decision", None, Check.CAP))])
+        documents.write(cursor, leased, [(one, Outcome.held("why", "fix it", "decision", None, Check.CAP))])
     assert (one.state, one.check) == (State.DUE, None)
     assert rows(middle, "SELECT unit, state, seen::int FROM document") == [("sales_order:2", "due", 0)]
     assert rows(middle, "SELECT event FROM history") == []

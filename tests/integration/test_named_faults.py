@@ -74,7 +74,7 @@ def test_f7_what_the_erps_column_rounds_is_held_before_it_is_confirmed_and_goes_
     change(middle, "UPDATE orders SET quantity = 1.33333")
     look(worker, middle)
     (reason,) = held(middle)
-    assert "quantity: the shop has 1.33333, the ERP keeps 1.3333" in reason
+    assert "quantity: the shop has 1.33333, the ERP stored 1.3333" in reason
     assert run(erp_url, "SELECT count(*)::int FROM orders") == [(0,)]
     run(erp_url, "ALTER TABLE order_lines ALTER COLUMN quantity TYPE numeric, ALTER COLUMN unit_price TYPE numeric")
     retry(middle, ORDER)

@@ -55,13 +55,13 @@ def test_c2_a_value_that_is_no_utf_8_parks_its_table_alone(open_in: Callable[[st
     shop.capture.start()
     shop.drain()
     assert parked(shop) == ["public.lines"]
-    assert 'table public.lines: a value of column "sku" is no UTF-8' in said(shop.capture)
+    assert 'table public.lines: a value of column "sku" is not UTF-8' in said(shop.capture)
     shop.order(10, 20)
-    shop.signal("snapshot", "public.lines")  # nothing was mended
+    shop.signal("snapshot", "public.lines")  # nothing was fixed
     shop.until_said("table is left out of the snapshot")
     shop.drain()
     assert parked(shop) == ["public.lines"]
-    shop.sql("UPDATE lines SET sku = 'mended' WHERE id = 2")
+    shop.sql("UPDATE lines SET sku = 'fixed' WHERE id = 2")
     shop.signal("snapshot", "public.lines")
     shop.until(lambda: not shop.position()["parked"])
     shop.drain()
@@ -69,7 +69,7 @@ def test_c2_a_value_that_is_no_utf_8_parks_its_table_alone(open_in: Callable[[st
     raw(shop, b"INSERT INTO orders VALUES (500, " + BAD + b", 1)")
     shop.order(21, 30)
     shop.until(lambda: shop.position()["parked"] == ["public.orders"])
-    shop.sql("UPDATE orders SET note = 'mended' WHERE id = 500")
+    shop.sql("UPDATE orders SET note = 'fixed' WHERE id = 500")
     shop.signal("snapshot", "public.orders")
     shop.until(lambda: not shop.position()["parked"])
     shop.order(31, 40)
@@ -126,6 +126,6 @@ def test_c3_an_outbox_event_is_read_in_the_databases_encoding(open_in: Callable[
     connection.close()
     shop.drain()
     assert shop.capture.stop() == 0
-    assert "not what its outbox route reads" not in said(shop.capture)
+    assert "not what its outbox route expects" not in said(shop.capture)
     (sent,) = read_raw(shop, [f"{shop.prefix}.out"])
     assert (sent.key(), sent.value()) == ("Käse".encode(), "Grüße".encode())

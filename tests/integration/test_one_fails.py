@@ -54,7 +54,7 @@ class Refusing(SqlErp):
 
     def _refuse_if(self, refuses: bool) -> None:
         if refuses:
-            raise HoldError("it refused", "mend it")
+            raise HoldError("it refused", "fix it")
 
 
 class Failing(SqlErp):
@@ -116,8 +116,8 @@ def _states(middle: Connection, type_: str = "sales_order") -> dict[str, int]:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (partial(ValueError, SECRET), "the sink fails at it: ValueError"),
-        (partial(HoldError, "the item cannot be looked up", "mend it", "data"), "the item cannot be looked up"),
+        (partial(ValueError, SECRET), "unexpected error in the sink: ValueError"),
+        (partial(HoldError, "the item cannot be looked up", "fix it", "data"), "the item cannot be looked up"),
     ],
 )
 def test_an_order_that_cannot_be_planned_is_held_alone(
@@ -197,7 +197,7 @@ def test_of_an_order_with_its_refund_the_refund_alone_is_held(
     change(middle, "UPDATE orders SET gross = 9.90; UPDATE returns SET quantity = 2, refunded = 6.60")
     mark(middle, ORDER, CUSTOMER, RETURN, REFUND)
     drain(make_worker(middle, failing, profile_path))
-    assert held(middle) == ["the sink fails at it: ValueError"]
+    assert held(middle) == ["unexpected error in the sink: ValueError"]
     assert _states(middle, "refund") == {"held": 1}
     assert run(erp_url, "SELECT gross::text FROM orders") == [("9.90",)]
     assert run(erp_url, "SELECT quantity::int FROM return_lines") == [(2,)]

@@ -91,7 +91,7 @@ def test_what_a_new_row_that_could_not_be_staged_holds_is_free_once_it_can_be_or
         feed.until_at(1_300)
         assert (len(feed.rows(PARKED)), unreadable(feed)) == (1, [LINES])
         [said] = [one for one in told(status(feed.connection, True)) if one.startswith("parked")]
-        assert "PostgreSQL does not take a row: CheckViolation (23514); next: change the row in the shop" in said
+        assert "PostgreSQL rejects a row: CheckViolation (23514); next: change the row in the shop" in said
         if comes_again:
             feed.commit(1_400, line(2, 1_400, of=18, op="u"))
             feed.until_at(1_400)

@@ -124,7 +124,7 @@ def test_money_that_a_clerk_gave_back_differs(compare: Compare, erp_url: str) ->
                  " SELECT id, 'by hand', 'EUR', now(), 1, 0, 1, 'draft' FROM orders")  # fmt: skip
     report = compare()
     assert _found(report) == [("sales_order", "differs", Decimal("1.00"))]
-    assert report.findings[0].detail == "5.95 given back in the shop, 6.95 in the ERP"
+    assert report.findings[0].detail == "5.95 refunded in the shop, 6.95 in the ERP"
 
 
 def test_documents_typed_in_by_hand_are_counted_and_no_difference(compare: Compare, erp_url: str) -> None:

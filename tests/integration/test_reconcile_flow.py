@@ -202,7 +202,7 @@ def test_the_shop_is_read_as_of_a_place_that_the_copy_has_passed(day: Day) -> No
 
     report = reconcile(day.middle, day.shop, "shop", day.profile, day.erp, False, say=say)
     assert report.agrees
-    assert said[0] == f"waits until the copy has come to {report.lsn} of the shop's log: it is steady at 0/3E8"
+    assert said[0] == f"waits until the copy has reached {report.lsn} of the shop's log: it is steady at 0/3E8"
     assert report.to_json()["lsn"] == report.lsn
     assert report.lines()[0].endswith(f"UTC, {report.lsn} in its log")
 
@@ -210,9 +210,9 @@ def test_the_shop_is_read_as_of_a_place_that_the_copy_has_passed(day: Day) -> No
 def test_a_copy_that_does_not_come_there_is_not_waited_for_for_ever(day: Day) -> None:
     with transaction(day.middle) as cursor:
         stand_at(cursor, 1_000)
-    with pytest.raises(UnavailableError, match=r"has not come to .* within 0 s: it is steady at 0/3E8") as refused:
+    with pytest.raises(UnavailableError, match=r"has not reached .* within 0 s: it is steady at 0/3E8") as refused:
         reconcile(day.middle, day.shop, "shop", day.profile, day.erp, False, patience=0)
-    assert "`capture run` and `sink run` must be at work" in (refused.value.hint or "")
+    assert "`capture run` and `sink run` must be running" in (refused.value.hint or "")
 
 
 @SHOP

@@ -140,7 +140,7 @@ def test_what_changed_on_both_sides_goes_as_the_shop_has_it_by_one_word_and_the_
     mark(middle, *ORDERS)
     drain(worker)
     assert len(held(middle)) == 3
-    with pytest.raises(SettingsError, match="release does not end 'gap'"):
+    with pytest.raises(SettingsError, match="cannot clear check 'gap'"):
         let_all_pass(middle, "gap", "Ada", execute=True)
     dry = let_all_pass(middle, "changed in the ERP", "Ada", execute=False)
     assert (sum(group.documents for group in dry.held), dry.released) == (3, 0)

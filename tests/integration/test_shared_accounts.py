@@ -120,7 +120,7 @@ def test_what_cannot_be_is_refused_with_a_next_step(worker: Worker, middle: Conn
     mark(middle)
     with pytest.raises(SettingsError, match="no accounts 7009"):
         bind(CUSTOMER, "7009")
-    with pytest.raises(SettingsError, match="sales_order 1 is no customer"):
+    with pytest.raises(SettingsError, match="sales_order 1 is not a customer"):
         bind(ORDER)
     with pytest.raises(SettingsError, match="there is no document customer 8"):
         bind(OTHER)

@@ -248,7 +248,7 @@ def test_held_is_by_cause_and_reason_with_counts_and_money(middle: Connection, e
     assert lacking.reason == "the ERP has no item NEW"
     assert [one.key for one in lacking.first] == ["2", "3"]
     said = list(held_said.lines(groups))
-    assert "held for the ERP's master data; looked for again by itself: 3 documents, 35.70 EUR" in said
+    assert "held for the ERP's master data; checked again automatically: 3 documents, 35.70 EUR" in said
     assert "    and 1 more; --limit shows them" in said
     assert "6 documents, 35.70 EUR (3 of them without an amount) held, waiting or tried again" in said
     assert [one.cause for one in holds.held(middle, "master data")] == ["master data"]
@@ -258,7 +258,7 @@ def test_held_is_by_cause_and_reason_with_counts_and_money(middle: Connection, e
     assert {one.state for one in listed(middle, None, None, 50)} == {"held", "done"}
     with pytest.raises(SettingsError, match="no document is called nonsense") as refused:
         listed(middle, None, "nonsense", 2, ["price"])
-    assert refused.value.hint == "say one of customer, price, sales_order"
+    assert refused.value.hint == "use one of: customer, price, sales_order"
     assert listed(middle, None, "price", 2, ["price"]) == [], "there may be none yet"
     rows = list(listing.lines(listed(middle, State.HELD, None, 2), 2))
     assert rows[0].split() == ["state", "document", "number", "gross", "currency", "since", "in", "the", "ERP"]
@@ -280,7 +280,7 @@ def test_held_lists_what_is_tried_again_and_after_some_attempts_a_person_is_told
         (group,) = holds.held(middle)
         assert (group.cause, group.documents, group.stuck) == ("retry", 1, stuck)
     said = list(held_said.lines([group]))
-    assert "    1 of them failed 10 times or more: a person must look" in said
+    assert "    1 of them failed 10 times or more: someone must look at them" in said
     assert any("tried 10 times, the next try at " in line for line in said)
 
 
@@ -334,8 +334,8 @@ def test_mode_plan_keeps_each_command_with_its_amounts(
         ("price A", "create price (confirmed): 4.14 EUR"),
     }
     assert sorted(one.reason for one in holds.held(middle)) == [
-        "20.00 to give back, paid 11.90, already given back 5.95",
-        "line:l1: 2 come back, sold 2, back already 1",
+        "line:l1: 2 returned now, but 2 were sold and 1 already returned",
+        "refund of 20.00 is too high: 11.90 was paid, 5.95 already refunded",
     ]
     sums = {f"{one.verb} {one.kind}": (one.commands, one.after) for one in found.sums}
     assert sums["create refund"] == (1, Decimal("5.95"))

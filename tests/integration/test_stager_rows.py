@@ -215,7 +215,7 @@ def test_json_that_jsonb_refuses_parks_its_record_and_the_rest_flows_on(
 
 
 def test_records_that_can_be_read_later_are_staged_when_their_offsets_are_read_again(feed: Feed) -> None:
-    """Two records of one commit are mended one after the other. What their commit holds waits for both."""
+    """Two records of one commit are fixed one after the other. What their commit holds waits for both."""
     first, second = (write_with_own_schema(feed, number) for number in (1, 2))
     feed.types[LINES] = dict(TYPES[LINES])
     feed.write(order(17, 1_100), line(3, 1_100, 4), index=feed.indexed([(1_100, {ORDERS: 1, LINES: 3})]))
@@ -233,7 +233,7 @@ def test_records_that_can_be_read_later_are_staged_when_their_offsets_are_read_a
         path.with_suffix(".away").rename(path)
         set_back(feed)
         with feed.running():
-            until(lambda left=left: feed.rows(parked) == [(left,)], "the mended record is staged")
+            until(lambda left=left: feed.rows(parked) == [(left,)], "the fixed record is staged")
         assert feed.lines() == lines
         assert feed.rows(held) == [(left,)]
         assert feed.marked()["17"] > marked

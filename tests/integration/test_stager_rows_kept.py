@@ -130,7 +130,7 @@ def test_s2_a_row_for_which_a_touch_fails_is_parked_and_the_others_go_on(feed: F
     ((reason,),) = feed.rows("SELECT reason FROM ordertap_shop.parked WHERE topic = %s", topic)
     assert "touched_by" in reason
     assert "no number" not in reason
-    put(feed, row(EVENTS, 5, 0, op="u", ref="1005"))  # mended in the shop
+    put(feed, row(EVENTS, 5, 0, op="u", ref="1005"))  # fixed in the shop
     assert shown(feed, EVENTS) == [(n,) for n in range(1, 10)]
 
 

@@ -45,8 +45,8 @@ def test_routed_and_grouped_topics(shop: Shop) -> None:
     told = json.loads(run("capture", "check", "--json", config=shop.config).stdout)["findings"]
     said = {(one["level"], one["what"]) for one in told}
     assert ("warn", f"topic {log} has 5 partitions, its group in topic_creation_groups 2") in said
-    assert ("warn", f"topic {log} is set otherwise than its group in topic_creation_groups: retention.ms") in said
-    refused = f"topic {routed} has cleanup.policy compact: Kafka refuses a record without key there, as of a TRUNCATE"
+    assert ("warn", f"topic {log} differs from its group in topic_creation_groups: retention.ms") in said
+    refused = f"topic {routed} has cleanup.policy compact: Kafka refuses records without a key, such as a TRUNCATE"
     assert ("BAD", refused) in said
 
 
@@ -185,7 +185,7 @@ def test_c4_the_rest_of_a_first_snapshot_has_no_table_that_can_have_no_topic(sho
     shop.sql(f"ALTER PUBLICATION tap ADD TABLE {names[1]}")
     shop.capture.start()
     shop.drain()
-    assert "goes on while streaming" in said(shop.capture)
+    assert "continues while streaming" in said(shop.capture)
     assert "table is left out of the snapshot" not in said(shop.capture)
     assert shop.position()["parked"] == [waiting]
     assert shop.capture.stop() == 0

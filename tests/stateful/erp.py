@@ -180,7 +180,7 @@ class ScriptedErp:
                 self._commit(step, now, paper, not_after)
                 now, begun = paper, True
         except LateError:
-            return NotDone(ConflictError("the time for this call is over"), self._reached(step, begun))
+            return NotDone(ConflictError("the time limit of this call has passed"), self._reached(step, begun))
         except ConflictError as error:
             return NotDone(error, self._reached(step, begun))
         except (RetryError, HoldError) as error:
@@ -194,7 +194,7 @@ class ScriptedErp:
         """The refusal of a step, without doing it."""
         if now is None:
             if step.adopts:
-                return NotDone(ConflictError("it is no longer there without a key"))
+                return NotDone(ConflictError("it is gone, or has a key by now"))
             return None if step.verb == "create" and step.before is None else NotDone(_NO_MORE)
         if step.adopts and step.ref not in self.desk.papers:
             same = step.before is not None and step.before.stamp == str(now.version)
@@ -212,7 +212,9 @@ class ScriptedErp:
         _refuse(self.desk, step)
         kept = _kept(step.want)
         if wrong := not_kept(step.want, kept):
-            raise HoldError(f"the ERP does not keep it: {wrong}", "mend it in the shop, then `sink retry`", "data")
+            raise HoldError(
+                f"the ERP did not store it as sent: {wrong}", "fix it in the shop, then `sink retry`", "data"
+            )
         return kept
 
     def _calls(self, step: Step, now: Paper | None, wanted: ErpRecord) -> list[Paper]:
@@ -320,7 +322,7 @@ def _refuse_row(desk: Desk, part: PartKind, row: Fields, order: Value, sold: Pap
     if row.get("sku") is not None and row["sku"] not in desk.items:
         raise HoldError("there is no such item", "make it", "master data")
     if part == "line" and "net" in row and row["net"] is None:
-        raise HoldError("a line has no amount", "mend it in the shop", "data")
+        raise HoldError("a line has no amount", "fix it in the shop", "data")
 
 
 def _kept(want: ErpRecord) -> ErpRecord:

@@ -29,7 +29,7 @@ ANY: Final = st.integers(0, 5)
 THEN: Final = st.integers(0, 3)
 WHO: Final = st.integers(0, 1)
 LINE_EDITS: Final = ("quantity", "price", "new line", "line gone", "unknown item", "known item")
-EDITS: Final = (*LINE_EDITS, "street", "pays", "wrong sum", "mended")
+EDITS: Final = (*LINE_EDITS, "street", "pays", "wrong sum", "fixed")
 STATES: Final = ("cancel", "open", "not ready", "ready", "renumber", "deleted")
 CLERK_LINES: Final = ("adds a line", "drops a line", "takes back")
 CLERK: Final = (
@@ -350,7 +350,7 @@ class Machine(RuleBasedStateMachine):
         self.shop.mark_all()
         self.world.rests()
         self._is_well()
-        self._people_mend()
+        self._people_fix()
         self.world.rests()
         for _ in range(6):
             held = self._held()
@@ -380,7 +380,7 @@ class Machine(RuleBasedStateMachine):
         verdict.money(self.world)
         verdict.nothing_due(self.world)
 
-    def _people_mend(self) -> None:
+    def _people_fix(self) -> None:
         """Does what the holds say: the clerk undoes every change, items are made, the shop corrects its data."""
         self.world.clerk.undo()
         self.desk.items.add("NEW")

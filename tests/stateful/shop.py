@@ -121,7 +121,7 @@ class Bought:
                 self.paid = self.gross
             case "wrong sum":
                 self.off = D("0.01")
-            case "mended":
+            case "fixed":
                 self.off = D(0)
 
 

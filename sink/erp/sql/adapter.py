@@ -61,7 +61,7 @@ class SqlErp:
         looked = columns.look(self._database)
         _refuse(looked.refused)
         rights = rights_lacking(self._database)
-        _refuse([Advice(one.said, one.mend) for one in rights if "SELECT" in one.rights])
+        _refuse([Advice(one.said, one.fix) for one in rights if "SELECT" in one.rights])
         place = self._database.mapping.identity
         table = self._database.table(place.table)
         with self._database.connection() as connection:
@@ -76,7 +76,7 @@ class SqlErp:
         if self._advised is None:  # each worker checks, and the result does not change by itself
             self._advised = columns.keys(self._database)
         # A sink that only plans is of use without a right to write.
-        notes = [*(Advice(one.said, one.mend) for one in rights), *looked.notes, *self._advised]
+        notes = [*(Advice(one.said, one.fix) for one in rights), *looked.notes, *self._advised]
         return Checked(str(rows[0]), self._database.version, abilities, notes)
 
     def clock(self) -> datetime:

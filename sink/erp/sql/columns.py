@@ -116,8 +116,8 @@ def _missing(use: Use, known: Known) -> str:
     return "" if use.column in known[use.table] else f"the ERP has no {use.shown}"
 
 
-def _told(mapping: Mapped, use: Use, said: str, mend: str) -> Advice:
-    return Advice(f"{mapping.where(*use.names)}: {said}", mend)
+def _told(mapping: Mapped, use: Use, said: str, fix: str) -> Advice:
+    return Advice(f"{mapping.where(*use.names)}: {said}", fix)
 
 
 def _of_type(mapping: Mapped, use: Use, known: Known, dialect: str, found: Looked) -> None:
@@ -126,17 +126,17 @@ def _of_type(mapping: Mapped, use: Use, known: Known, dialect: str, found: Looke
     if use.type is None:
         return
     kind, type_ = use.type.type, plain_type(column)
-    mend = f"make it {_MAKE[kind]}, or name another column"
+    fix = f"make it {_MAKE[kind]}, or name another column"
     if "computed" in column or column.get("identity", {}).get("always"):
         found.refused.append(_told(mapping, use, f"{use.shown} is filled by the ERP itself", "name another column"))
     elif unfit := _unfit(kind, type_, dialect):
-        found.refused.append(_told(mapping, use, f"{use.shown} is {_name(type_)}, {unfit}", mend))
+        found.refused.append(_told(mapping, use, f"{use.shown} is {_name(type_)}, {unfit}", fix))
     else:
         for said in _narrow(use, type_, dialect):
-            found.notes.append(_told(mapping, use, f"{use.shown} is {_name(type_)}, {said}", mend))
+            found.notes.append(_told(mapping, use, f"{use.shown} is {_name(type_)}, {said}", fix))
         if use.type.empty and not column["nullable"]:
             said = f"{use.shown} must have a value, and the shop may have none: such a document is held"
-            found.notes.append(_told(mapping, use, said, "let it be empty (DROP NOT NULL)"))
+            found.notes.append(_told(mapping, use, said, "allow it to be empty (DROP NOT NULL)"))
 
 
 def _name(type_: sa.types.TypeEngine[object]) -> str:
@@ -150,20 +150,20 @@ def _unfit(kind: ValueType, type_: sa.types.TypeEngine[object], dialect: str) ->
     exact, whole = isinstance(type_, sa.Numeric) and not isinstance(type_, sa.Float), isinstance(type_, sa.Integer)
     match kind:
         case "text":
-            return "" if isinstance(type_, sa.String) else "which is no text"
+            return "" if isinstance(type_, sa.String) else "which is not text"
         case "money":
             return _loses_cents(type_, exact, whole)
         case "number":
             return "" if exact or whole else "which does not keep a number exactly"
         case "yes or no":
             fits = isinstance(type_, sa.Boolean) or (whole and dialect != "postgresql")
-            return "" if fits else "which is no yes or no"
-    return "" if isinstance(type_, sa.DateTime) else "which is no date with a time"
+            return "" if fits else "which is not a yes or no"
+    return "" if isinstance(type_, sa.DateTime) else "which is not a date with a time"
 
 
 def _loses_cents(type_: sa.types.TypeEngine[object], exact: bool, whole: bool) -> str:
     if not exact:
-        return "which takes no cents" if whole else "which does not keep cents exactly"
+        return "which cannot hold cents" if whole else "which does not keep cents exactly"
     scale = getattr(type_, "scale", None)
     return "which rounds cents" if scale is not None and scale < _CENTS else ""
 
@@ -177,7 +177,7 @@ def _narrow(use: Use, type_: sa.types.TypeEngine[object], dialect: str) -> Itera
     if digits and isinstance(precision, int) and precision - scale < digits:
         yield f"which takes less than {10 ** (precision - scale)}: a document with more is held"
     if use.type.type == "number" and (isinstance(type_, sa.Integer) or (isinstance(precision, int) and not scale)):
-        yield "which takes no decimals: a document with some is held"
+        yield "which cannot hold decimals: a document with some is held"
     if use.type.type == "text":
         yield from _short(use, type_, dialect)
     if use.type.type == "time" and _fraction(type_, dialect) < _MICROSECONDS:
@@ -198,7 +198,7 @@ def _short(use: Use, type_: sa.types.TypeEngine[object], dialect: str) -> Iterat
     if length is not None and length < needed:
         yield f"and {'our keys' if name == 'key' else name} may have {needed} characters: a document with more is held"
     if isinstance(type_, sa.CHAR) and length != needed and dialect not in ("sqlite", "mysql", "mariadb"):
-        yield "which is filled up with blanks: a document with a shorter value is held"
+        yield "which is padded with blanks: a document with a shorter value is held"
 
 
 def _left_empty(document: DocumentTable, known: Known, dialect: str) -> Iterator[Advice]:
@@ -247,7 +247,7 @@ def _of_states(mapping: Mapped, kind: Kind, known: Known, found: Looked) -> None
     document = mapping.of(kind)
     if document.status is None:
         if kind in ("order", "price"):
-            said = "no `status`: what the shop takes back is held"
+            said = "no `status`: what the shop cancels is held"
             found.notes.append(Advice(f"{mapping.where(kind)}: {said}", "name the column of its state"))
         return
     use = Use(document.table, document.status, (kind, "milestones"))
@@ -261,7 +261,7 @@ def _of_states(mapping: Mapped, kind: Kind, known: Known, found: Looked) -> None
             found.refused.append(_told(mapping, at, f"{use.shown} is {_name(type_)}, too short for it", "widen it"))
     strange = [state for state in named if state not in document.milestones]
     if strange:
-        said = f"{use.shown} may be {', '.join(map(repr, strange))}, of which nothing is said: such a document is held"
+        said = f"{use.shown} may be {', '.join(map(repr, strange))}, unknown to the mapping: such a document is held"
         found.notes.append(_told(mapping, use, said, "name them in `milestones`"))
     found.notes.extend(_told(mapping, use, said, "name one in `milestones`") for said in _not_reached(kind, document))
 
@@ -272,7 +272,7 @@ def _not_reached(kind: Kind, document: DocumentTable) -> Iterator[str]:
     if not any(document.state_of(one) is not None for one in first):
         yield f"no state means {' or '.join(first)}: each {kind} is held"
     if kind in ("order", "price") and document.state_of(Milestone.CANCELLED) is None:
-        yield f"no state means {Milestone.CANCELLED}: what the shop takes back is held"
+        yield f"no state means {Milestone.CANCELLED}: what the shop cancels is held"
 
 
 def keys(database: ErpDatabase) -> list[Advice]:

@@ -119,7 +119,7 @@ class ErpDatabase:
         """
         if self.dialect != "postgresql":
             if self.clock(connection) >= not_after:
-                raise LateError("the time for this call is over", "nothing is to be done: it is planned anew")
+                raise LateError("the time limit of this call has passed", "no action needed: it is planned again")
             connection.commit()
             return
         try:
@@ -127,7 +127,7 @@ class ErpDatabase:
         except exc.DataError as error:
             if getattr(error.orig, "pgcode", None) != _DIVISION_BY_ZERO:
                 raise
-            raise LateError("the time for this call is over", "nothing is to be done: it is planned anew") from None
+            raise LateError("the time limit of this call has passed", "no action needed: it is planned again") from None
         connection.commit()
 
     def document(self, kind: Kind) -> tuple[DocumentTable, sa.Table]:

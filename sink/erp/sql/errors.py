@@ -47,7 +47,7 @@ def meaning(error: exc.SQLAlchemyError) -> RetryError | HoldError | StopError:
             return RetryError(f"the ERP's database: {text}")
         case "came first":  # a deadlock, or a serialization failure: the server has rolled all back
             return ConflictError(f"another transaction in the ERP came first: {text}")
-    return HoldError(f"the ERP refused it: {text}", "mend it in the shop or the ERP, then `sink retry`", "master data")
+    return HoldError(f"the ERP refused it: {text}", "fix it in the shop or the ERP, then `sink retry`", "master data")
 
 
 def unfit(error: BaseException) -> HoldError:
@@ -55,7 +55,7 @@ def unfit(error: BaseException) -> HoldError:
     above 9999, a zero byte. The driver raises Python's own errors for these, and SQLAlchemy passes them on."""
     odd = "character" if isinstance(error, UnicodeError) else "value"
     reason = f"it has a {odd} that the ERP's database or its driver cannot take ({type(error).__name__})"
-    return HoldError(reason, "mend it in the shop or the ERP, then `sink retry`", "data")
+    return HoldError(reason, "fix it in the shop or the ERP, then `sink retry`", "data")
 
 
 _Meaning = Literal["stop", "again", "came first", "hold"]

@@ -167,7 +167,7 @@ def _lines(node: yaml.Node | None, at: _Names = ()) -> dict[_Names, int]:
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         here = (*at, str(key.value))
         if here in found:
-            raise yaml.MarkedYAMLError(problem=f"`{key.value}` is there twice", problem_mark=key.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"`{key.value}` appears twice", problem_mark=key.start_mark)
         found[here] = key.start_mark.line + 1
         found |= _lines(value, here)
     return found

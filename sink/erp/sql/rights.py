@@ -43,7 +43,7 @@ class Lacking(NamedTuple):
     user: str
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         """The GRANT statement."""
         return f"GRANT {', '.join(self.rights)} ON {self.on} TO {self.user}"
 

@@ -30,7 +30,7 @@ class UnkeptError(OrdertapError):
     call."""
 
     def __init__(self, results: Mapping[int, StepResult]) -> None:
-        super().__init__("the ERP keeps something else than it was given", "nothing is to be done: see the documents")
+        super().__init__("the ERP stored something other than it was given", "no action needed: see the documents")
         self.results = results
 
 
@@ -153,8 +153,8 @@ class Writing:
             row = found.get(step.ref.external)
             wrong = "it is not there" if row is None else self._wrong(step, row)
             if wrong or row is None:
-                hint = "let the ERP's columns keep what the shop has, or mend it in the shop, then `sink retry`"
-                unkept[number] = NotDone(HoldError(f"the ERP does not keep it: {wrong}", hint, "data"))
+                hint = "make the ERP's columns accept the shop's value, or fix it in the shop, then `sink retry`"
+                unkept[number] = NotDone(HoldError(f"the ERP did not store it as sent: {wrong}", hint, "data"))
             else:
                 results[number] = row.observed
         if unkept:
@@ -294,7 +294,7 @@ def _known(step: Step, row: ErpRow | None) -> StepResult | None:
         if step.verb == "create":
             return None
         if step.verb == "adopt":
-            return NotDone(ConflictError("it is no longer there without a key"))
+            return NotDone(ConflictError("it is gone, or has a key by now"))
         return NotDone(HoldError("it is no longer in the ERP", "restore it there, then `sink retry`"))
     key = row.observed.key
     if row.ref == step.ref and step.verb in ("create", "adopt"):

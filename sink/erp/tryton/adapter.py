@@ -38,7 +38,7 @@ from sink.erp.tryton.rpc import Rpc, WriteCalls, now
 from sink.erp.tryton.settings import TrytonSettings
 
 _BATCH: Final = 40
-_UNREAD: Final = HoldError("open it there, and Tryton says why", "mend it there, then `sink retry`")
+_UNREAD: Final = HoldError("open it there, and Tryton says why", "fix it there, then `sink retry`")
 """Shown instead of Tryton's words. They may name a person, and we cannot blank out the document's personal values
 because we could not read it."""
 _NOBODYS: Final = "-"
@@ -214,7 +214,7 @@ class TrytonErp:
             results = self._of[kind].do(verb, steps, calls)
         except HoldError as error:
             if calls.sent != sent:  # the read after a write failed: nobody knows what became of any of them
-                results = [NotDone(RetryError("what became of it cannot be read now")) for _ in steps]
+                results = [NotDone(RetryError("the result cannot be read back right now")) for _ in steps]
             elif len(steps) > 1:
                 half = len(steps) // 2
                 return [*self._do(kind, verb, steps[:half], calls), *self._do(kind, verb, steps[half:], calls)]

@@ -388,5 +388,5 @@ def _one(rows: Sequence[Row], what: str, setting: str, made: bool) -> Row:
     if len(rows) != 1:
         how = "no" if not rows else f"{len(rows)} times the"
         where = "let `sink init` make it" if made else "make it there"
-        raise StopError(f"Tryton has {how} {what}", f"correct {setting}, or {where}; and let erp.user read it")
+        raise StopError(f"Tryton has {how} {what}", f"correct {setting}, or {where}; and allow erp.user to read it")
     return rows[0]

@@ -116,17 +116,17 @@ def _buttons(rpc: Rpc) -> Iterator[Advice]:
 def _advice(rpc: Rpc, master: MasterData, version: str) -> Iterator[Advice]:
     settings = master.settings
     if not version.startswith(VERSION):
-        yield Advice(f"Tryton is {version}", f"this adapter was tried with {VERSION}x: try it on a copy first")
+        yield Advice(f"Tryton is {version}", f"this adapter was tested with {VERSION}x: try it on a copy first")
     if settings.settles_seconds is None:
         yield Advice(
-            f"nobody has said how long a call may still take effect: {ASSUMED_TO_SETTLE:.0f} s are assumed",
-            "give Tryton's database a lock_timeout and a statement_timeout, and set erp.settles_seconds",
+            f"it is not set how long a call may still take effect: {ASSUMED_TO_SETTLE:.0f} s are assumed",
+            "set lock_timeout and statement_timeout in Tryton's database, and set erp.settles_seconds",
         )
     if master.abandons_drafts:
         yield Advice("Tryton cancels drafts of the web shop by itself", "empty its Sale Draft Abandon Delay")
     rounding = rpc.call("account.configuration", "read", [1], ["tax_rounding"])[0]["tax_rounding"]
     if rounding != "line":
-        yield Advice(f"Tryton rounds taxes by {rounding}", "let the accounting's configuration round them by line")
+        yield Advice(f"Tryton rounds taxes by {rounding}", "set the accounting configuration to round them by line")
     _ = (master.warehouse, master.payment_term)  # StopError where one is missing
     for lack in Needs(rpc, master, Sells()).lacks():
         yield Advice(lack.message, lack.hint)

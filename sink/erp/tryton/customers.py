@@ -32,7 +32,7 @@ _READ: Final = [
 ]  # fmt: skip
 _SOUGHT: Final = {"reference": "code", "number": "code", "name": "name", "tax_id": "identifiers.code", "email": "email"}
 _SHOWN: Final = ("active", "in", [True, False])
-_KEPT: Final = "mend it in the shop, or let Tryton keep it as it is, then `sink retry`"
+_KEPT: Final = "fix it in the shop, or make Tryton accept it as it is, then `sink retry`"
 
 
 class Customers:
@@ -143,7 +143,7 @@ class Customers:
         return results
 
     def _unkept(self, step: Step, row: Row, wrong: str, calls: WriteCalls) -> NotDone:
-        error = HoldError(f"the ERP does not keep it: {wrong}", _KEPT, "data")
+        error = HoldError(f"the ERP did not store it as sent: {wrong}", _KEPT, "data")
         if step.verb == "create":
             failed = together({0: row["id"]}, lambda ids: calls.call("party.party", "delete", list(ids.values())))
             return NotDone(error, self._observed(row) if failed else None)
@@ -221,7 +221,7 @@ def _known(step: Step, row: Row | None, observed: Any) -> StepResult | None:
         if step.verb == "create":
             return None
         if step.verb == "adopt":
-            return NotDone(ConflictError("it is no longer there without a key"))
+            return NotDone(ConflictError("it is gone, or has a key by now"))
         return NotDone(HoldError("it is no longer in the ERP", "restore it there, then `sink retry`"))
     seen: Observed = observed(row)
     ours = _ref(row) == step.ref

@@ -96,7 +96,7 @@ class Doing:
             if not self._left():
                 break
             self._go_on()
-        late = RetryError("Tryton is not done with it yet")
+        late = RetryError("Tryton has not finished it yet")
         return [self._results.get(n) or NotDone(late, self._there[n].observed) for n in self._steps]
 
     def _left(self) -> dict[int, Step]:
@@ -216,7 +216,7 @@ class Doing:
         """Finds what was changed besides our call."""
         sale = self._there.get(number)
         if sale is None:
-            self._results[number] = NotDone(ConflictError("someone has deleted it in the ERP"))
+            self._results[number] = NotDone(ConflictError("someone deleted it in the ERP"))
         elif call.leaves(before.observed.record) != call.leaves(sale.observed.record):
             self._results[number] = NotDone(ConflictError(_IN_BETWEEN), sale.observed)
 
@@ -236,5 +236,5 @@ def _ended(step: Step, sale: Sale) -> StepResult:
 
 
 def _unkept(wrong: str) -> HoldError:
-    hint = "let the ERP keep what the shop has, or mend it in the shop, then `sink retry`"
-    return HoldError(f"the ERP does not keep it: {wrong}", hint, "data")
+    hint = "make the ERP accept the shop's value, or fix it in the shop, then `sink retry`"
+    return HoldError(f"the ERP did not store it as sent: {wrong}", hint, "data")

@@ -29,11 +29,11 @@ _BY_SLIP: Final = ("product", "unit", "quantity", "unit_price", "description")
 
 _NAMES: Final = {"sale_date": "the date", "origin": "the order that it belongs to"}
 NO_MORE_LINES: Final = (
-    "in processing Tryton takes no further line: enter the rest as an order of its own, by hand, or cancel it there"
+    "Tryton cannot add lines to an order in processing: enter them by hand as a separate order, or cancel it there"
 )
 NO_ROUNDING: Final = (
-    "in processing Tryton takes no further line, and the shop's tax is higher than Tryton's at {} %, which would need a"
-    " line of cents"
+    "Tryton cannot add lines to an order in processing, and the shop's tax is higher than Tryton's at {} %, which"
+    " would need a line of cents"
 )
 BY_A_PERSON: Final = "settle it in Tryton, then `sink retry`; if it stays as it is there, `sink accept document`"
 
@@ -117,7 +117,7 @@ def _refuse(change: Edit, changed: Mapping[int, Row], missing: Collection[Place]
     wrong = [_NAMES.get(name, name) for name in change.head if name not in (*_AT_ANY_TIME, *_BY_PARTIES)]
     wrong += ["the tax of a line"] if any("taxes" in some for some in changed.values()) else []
     if wrong:
-        raise HoldError(f"in processing Tryton does not change {', '.join(wrong)}", BY_A_PERSON)
+        raise HoldError(f"once an order is in processing, Tryton cannot change {', '.join(wrong)}", BY_A_PERSON)
     cents = [rate for what, rate in missing if what == ROUNDING]
     if len(cents) < len(missing):
         raise HoldError(NO_MORE_LINES, BY_A_PERSON)

@@ -12,7 +12,7 @@ from typing import Final
 from sink.erp.contract import ConflictError, HoldError, RetryError, SlowDownError, StopError
 from sink.erp.kinds import ErpRecord, is_personal
 
-_MEND: Final = "mend it in the shop or in Tryton, then `sink retry`"
+_FIX: Final = "fix it in the shop or in Tryton, then `sink retry`"
 _LONGEST: Final = 300
 _REST: Final = 10.0
 
@@ -33,17 +33,19 @@ def of_status(status: int, rest: str | None, method: str) -> RetryError | StopEr
     """The error for an HTTP status other than 200. rest: the header Retry-After. method: what was called."""
     if status == 401:
         if method == "common.db.login":
-            return StopError("Tryton refuses the log-in", "check erp.user and erp.password, and the user's companies")
+            return StopError("Tryton refuses the login", "check erp.user and erp.password, and the user's companies")
         return SessionEndedError("Tryton has ended our session")
     if status == 403:
         hint = "activate the module that has it, or give erp.user the right; `sink check` lists what is needed"
         return StopError(f"Tryton refuses {method}", hint)
     if status == 404:
-        return StopError("Tryton is not there, or has no such database", "check erp.url and erp.database")
+        return StopError("Tryton does not answer there, or has no such database", "check erp.url and erp.database")
     if status == 429:
-        return SlowDownError("Tryton asks for a rest", _seconds(rest))
+        return SlowDownError("Tryton is rate-limiting us", _seconds(rest))
     if 400 <= status < 500 and status not in (408, 409, 423):
-        return StopError(f"Tryton takes no call of {method}: HTTP {status}", "check what stands between us and Tryton")
+        return StopError(
+            f"Tryton rejects calls of {method}: HTTP {status}", "check the proxy or firewall in front of Tryton"
+        )
     return RetryError(f"Tryton answers {method} with HTTP {status}")
 
 
@@ -54,10 +56,10 @@ def of_answer(error: Sequence[object]) -> StaleError | RefusalError | HoldError 
     if kind == "ConcurrencyException":
         return StaleError("it was changed in the ERP meanwhile")
     if kind == "LoginException":
-        return StopError("Tryton asks for more than a password", "give erp.user a log-in by password alone")
+        return StopError("Tryton asks for more than a password", "give erp.user a login by password alone")
     if kind in ("UserError", "UserWarning"):
-        return RefusalError(f"the ERP refused it: {_words(rest)}", _MEND, "master data")
-    return HoldError(f"the ERP fails at it: {_words([kind])}", "see the log of Tryton's server, then `sink retry`")
+        return RefusalError(f"the ERP refused it: {_words(rest)}", _FIX, "master data")
+    return HoldError(f"the ERP failed on it: {_words([kind])}", "see the log of Tryton's server, then `sink retry`")
 
 
 def hidden(error: HoldError, want: ErpRecord) -> HoldError:

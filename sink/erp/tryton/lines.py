@@ -104,7 +104,7 @@ def booked(fields: Fields, scale: Scale) -> Booked:
     """Books a child by Tryton's arithmetic. HoldError if it has no amounts."""
     quantity, net, rate = _quantity(fields), _number(fields, "net"), _number(fields, "tax_rate")
     if not quantity:
-        raise HoldError("a line has the quantity 0", "mend it in the shop, then `sink retry`", "data")
+        raise HoldError("a line has the quantity 0", "fix it in the shop, then `sink retry`", "data")
     price = (net / quantity).quantize(scale.price, ROUND_HALF_EVEN)
     return Booked(price, _rounded(price * quantity, scale.minor), _rounded(price * quantity * rate / 100, scale.minor))
 
@@ -118,8 +118,8 @@ def roundings(record: ErpRecord, scale: Scale, known: Mapping[Decimal, Decimal] 
     sums = {name: record.fields[name] for name in ("net", "tax", "gross") if name in record.fields}
     kept = {name: _rounded(value, scale.minor) for name, value in sums.items() if isinstance(value, Decimal)}
     if wrong := not_kept(record, ErpRecord(record.kind, kept, as_booked)):
-        hint = "let Tryton keep more decimals of a price (`price_decimal` of its configuration), then `sink retry`"
-        raise HoldError(f"the ERP does not keep it: {wrong}", hint, "data")
+        hint = "make Tryton keep more decimals of a price (`price_decimal` in its configuration), then `sink retry`"
+        raise HoldError(f"the ERP did not store it as sent: {wrong}", hint, "data")
     found: dict[Decimal, int] = {}
     for rate, taxes in _taxes(record, scale).items():
         amount = sum((one.shop - one.line for one in taxes), _ZERO)
@@ -200,7 +200,9 @@ def _line(
     item, price = _item(part, fields, goods), booked(fields, scale).price
     if quantity != quantity.quantize(Decimal(1).scaleb(-item.digits)):
         said = f"{part}:{key} quantity: the shop has {count(quantity)}, the ERP keeps {item.digits} decimals of it"
-        raise HoldError(f"the ERP does not keep it: {said}", "give the product a finer unit, then `sink retry`", "data")
+        raise HoldError(
+            f"the ERP did not store it as sent: {said}", "give the product a finer unit, then `sink retry`", "data"
+        )
     discount = _or_nothing(fields, "discount") / quantity / ((1 + rate / 100) if included else 1)
     return {
         "type": "line", "product": item.id, "unit": item.unit, "quantity": float(sign * quantity),
@@ -224,7 +226,7 @@ def _item(part: PartKind, fields: Fields, goods: Goods) -> Product:
         service = {"discount": "discount", "component": "refund"}.get(part) or str(fields.get("name") or part)
         return goods.service(service, _number(fields, "tax_rate"))
     if not fields.get("sku"):
-        raise HoldError("a line has no SKU", "mend it in the shop, then `sink retry`", "data")
+        raise HoldError("a line has no SKU", "fix it in the shop, then `sink retry`", "data")
     return goods.item(str(fields["sku"]))
 
 
@@ -309,7 +311,7 @@ def _add(rates: dict[Decimal, Sums], rate: Decimal, net: Decimal, tax: Decimal) 
 def _number(fields: Fields, name: str) -> Decimal:
     value = fields.get(name)
     if not isinstance(value, Decimal):
-        raise HoldError(f"a line has no {name}", "mend it in the shop, then `sink retry`", "data")
+        raise HoldError(f"a line has no {name}", "fix it in the shop, then `sink retry`", "data")
     return value
 
 

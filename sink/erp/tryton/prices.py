@@ -164,7 +164,7 @@ class Prices:
     def _known(self, step: Step, line: PriceLine | None) -> StepResult | None:
         """The result of a step if it is known without a call; None if the step is still to be done."""
         if step.verb == "adopt":
-            return NotDone(HoldError("a price is not linked", "let the shop's price be made there", "decision"))
+            return NotDone(HoldError("a price is not linked", "let the sink make the shop's price there", "decision"))
         if line is None:
             gone = HoldError("it is no longer in the ERP", "restore it there, then `sink retry`")
             return None if step.verb == "create" else NotDone(gone)
@@ -196,7 +196,7 @@ class Prices:
         amount, least = fields["amount"], fields["minimum_quantity"]
         since, until = fields.get("valid_from"), fields.get("valid_until")
         if not isinstance(amount, Decimal) or not isinstance(least, Decimal):
-            raise HoldError("the price has no amount", "mend it in the shop", "data")
+            raise HoldError("the price has no amount", "fix it in the shop", "data")
         formula = formula_of(Formula(amount, step.ref.external, step.key, _time(since), _time(until)))
         if step.verb == "remove":
             return {"formula": formula, "start_date": _GONE, "end_date": _GONE, "sequence": _LAST}
@@ -220,7 +220,7 @@ class Prices:
             local = moment.astimezone(zone)
             into = (local - local.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds()
             if into and not (moment is until and into >= _SECONDS_OF_A_DAY - 60):
-                hint = f"let it begin and end at midnight in the shop, of {zone}"
+                hint = f"make it begin and end at midnight ({zone}) in the shop"
                 raise HoldError(f"the price {told} within a day, and Tryton's prices last whole days", hint, "data")
         last = until.astimezone(zone) - timedelta(microseconds=1) if until else None
         return since.astimezone(zone).date() if since else None, last.date() if last else None
@@ -245,8 +245,8 @@ class Prices:
         return results
 
     def _unkept(self, step: Step, line: PriceLine, wrong: str, calls: WriteCalls) -> NotDone:
-        hint = "let the price list of Tryton be of the shop's currency and taxes, then `sink retry`"
-        error = HoldError(f"the ERP does not keep it: {wrong}", hint, "data")
+        hint = "give Tryton's price list the shop's currency and taxes, then `sink retry`"
+        error = HoldError(f"the ERP did not store it as sent: {wrong}", hint, "data")
         if step.verb == "create":
             return NotDone(error, None if _taken_back(line.row["id"], calls) else line.seen)
         return NotDone(error, line.seen)
@@ -350,7 +350,7 @@ class Prices:
         stamp = hashlib.sha256(told.encode()).hexdigest()[:32]
         record, reference = ErpRecord("price", fields), str(row["id"])
         if formula.amount is None:
-            problem = "its price list has a formula for it that is no amount"
+            problem = "its price list has a formula for it that is not an amount"
             return Observed(record, None, reference, stamp, formula.step, problem=problem)
         milestone = Milestone.CANCELLED if gone else Milestone.CONFIRMED
         return Observed(record, milestone, reference, stamp, formula.step, "removed" if gone else "in the list")

@@ -185,7 +185,7 @@ class WriteCalls:
     def send(self, method: str, args: Sequence[Any], context: Mapping[str, Any]) -> Any:
         """Every write goes through here."""
         if now() >= self._not_after:
-            raise ConflictError("the time for this call is over")
+            raise ConflictError("the time limit of this call has passed")
         self.sent += 1
         try:
             return self._rpc.send(self._session, method, args, context)
@@ -198,7 +198,7 @@ def _seen(company: int, name: str, prefers: Mapping[str, Any]) -> int:
     """The company, if the user can see its records; StopError if not."""
     if prefers.get("company_filter") != "one" or prefers.get("company") == company:
         return company
-    hint = f"make {name!r} the company of that user, or let its Company Filter be All"
+    hint = f"make {name!r} the company of that user, or set its Company Filter to All"
     raise StopError(f"Tryton's user can only see one company, and it is not {name!r}", hint)
 
 

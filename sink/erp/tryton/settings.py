@@ -34,7 +34,7 @@ class OrderSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     goal: SaleState = Field(
-        default="quotation", description="`confirmed` goes on to `processing` by itself, at once or soon"
+        default="quotation", description="`confirmed` moves on to `processing` by itself, at once or soon"
     )
 
 
@@ -78,7 +78,7 @@ class TrytonSettings(BaseModel):
         try:
             ZoneInfo(name)
         except (KeyError, ValueError, OSError):
-            raise ValueError(f"there is no time zone {name}: write one as Europe/Berlin") from None
+            raise ValueError(f"there is no time zone {name}: write one like Europe/Berlin") from None
         return name
 
     @field_validator("items")
@@ -121,5 +121,5 @@ class TrytonSettings(BaseModel):
     def _rates(cls, taxes: dict[str, str]) -> dict[str, str]:
         for rate in taxes:
             if not rate.replace(".", "", 1).isdigit():
-                raise ValueError(f"{rate} is no tax rate in percent: write 19 or 5.5")
+                raise ValueError(f"{rate} is not a tax rate in percent: write 19 or 5.5")
         return taxes

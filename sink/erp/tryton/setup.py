@@ -91,7 +91,7 @@ class Needs:
             yield Lack(message, f"{MADE_BY}: all is due at once", self._make.payment_term)
         allowed = self._rpc.call("party.configuration", "read", [1], ["identifier_types"])[0]["identifier_types"]
         if allowed and settings.tax_identifier and settings.tax_identifier not in allowed:
-            message = f"Tryton's parties may have no identifier {settings.tax_identifier}: tax numbers stand without it"
+            message = f"Tryton's parties may have no identifier {settings.tax_identifier}: tax numbers get no type"
             yield Lack(message, "`sink init` allows it", partial(self._make.identifier_type, allowed))
         if not self._master.countries(fresh=True):
             hint = "`trytond_import_countries -c trytond.conf -d DATABASE`, on Tryton's server"
@@ -263,5 +263,5 @@ class Maker:
         try:
             return WriteCalls(self._rpc, now() + _AT_MOST).call(model, method, *args)
         except HoldError as error:
-            hint = "give a log-in that may: `sink init --user NAME --password-file FILE`, or make it in Tryton"
+            hint = "give a user that may: `sink init --user NAME --password-file FILE`, or make it in Tryton"
             raise StopError(error.message, hint) from None

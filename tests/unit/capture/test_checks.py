@@ -35,7 +35,7 @@ def test_a_lead_of_the_slot_after_a_crash_is_no_loss() -> None:
         ({"slot": None}, "gone"),
         ({"slot": SLOT._replace(wal_status="lost")}, "invalidated"),
         ({"slot": SLOT._replace(confirmed_flush_lsn=LSN(1201))}, "moved"),
-        ({"position": POSITION._replace(slot="before")}, "of slot before, and slot_name is tap"),
+        ({"position": POSITION._replace(slot="before")}, "of slot before, but slot_name is tap"),
     ],
 )
 def test_stops_and_says_what_happened_and_how_to_repair(change: dict[str, Any], says: str) -> None:

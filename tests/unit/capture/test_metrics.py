@@ -54,9 +54,9 @@ def test_ready_says_which_side_stands(streaming: Metrics, clock: SimpleNamespace
     assert streaming.ready() == (True, "streaming, 0.0 s behind")
     streaming.heartbeat_sent(2)
     clock.now += 30
-    assert streaming.ready() == (False, "PostgreSQL's log has brought no heartbeat for 30 s")
+    assert streaming.ready() == (False, "no heartbeat has come through PostgreSQL's log for 30 s")
     streaming.heartbeat_back(2)
-    assert streaming.ready() == (False, "Kafka has taken nothing for 30 s")
+    assert streaming.ready() == (False, "Kafka has accepted nothing for 30 s")
     streaming.durable(object(), 2)
     assert streaming.ready()[0]
 
@@ -147,10 +147,10 @@ def test_what_is_under_way_is_the_lag(streaming: Metrics, clock: SimpleNamespace
 
 def test_a_start_that_fails_three_times_the_same_way_says_so_until_something_gets_through(streaming: Metrics) -> None:
     reasons = [f"reading slot a from 0/1A{number}F (process {number})" for number in range(3)]
-    assert [streaming.start_failed(reason, "mend it") for reason in reasons] == [False, False, True]
+    assert [streaming.start_failed(reason, "fix it") for reason in reasons] == [False, False, True]
     assert streaming.state.startswith("starting again: ")  # or SIGTERM would not be heard
     assert streaming.ready() == (False, streaming.state)
-    assert "the same start has failed 3 times; next: mend it" in streaming.state
+    assert "the same start has failed 3 times; next: fix it" in streaming.state
     assert not streaming.start_failed("Kafka is away", "wait")
     assert not streaming.start_failed("Kafka is away", "wait")
     beat(streaming, 2)
@@ -165,7 +165,7 @@ def test_a_parked_table_hides_neither_starts_that_fail_nor_a_stream_that_stands(
     streaming.parks(("public.a",))
     streaming.heartbeat_sent(2)
     clock.now += 30
-    assert streaming.ready() == (False, "PostgreSQL's log has brought no heartbeat for 30 s")
+    assert streaming.ready() == (False, "no heartbeat has come through PostgreSQL's log for 30 s")
     for _ in range(3):
         streaming.start_failed("the slot is in use", "stop the other reader")
     ready, said = streaming.ready()

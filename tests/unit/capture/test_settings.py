@@ -148,7 +148,7 @@ def test_a_position_knows_the_settings_that_shape_records_and_no_other(name: str
         ({"column_mask_hash": [{"columns": ["a.b.c"]}]}, "salt"),
         ({"column_mask_hash": [{"columns": ["a.b.c"], "salt": "x", "algorithm": "CRC32"}]}, "algorithm"),
         ({"message_key_columns": ["public.lines"]}, "write schema.table:column"),
-        ({"skipped_operations": ["none", "c"]}, "none stands alone"),
+        ({"skipped_operations": ["none", "c"]}, "none cannot be combined with others"),
         ({"skipped_operations": ["x"]}, "skipped_operations"),
         ({"kafka": {"bootstrap.servers": "a"}}, "bootstrap.servers: capture sets this itself"),
         ({"kafka": {"transactional.id": "a", "partitioner": "random"}}, "partitioner, transactional.id: capture sets"),
@@ -219,10 +219,10 @@ def test_json_needs_no_registry_and_shapes_records() -> None:
     ("changed", "said"),
     [
         ({"schema_registry_url": ""}, "schema_registry_url: missing; or set output: json"),
-        ({"output": "json", "incompatible_schema": "version"}, "incompatible_schema: version has no meaning"),
-        ({"output": "json", "incompatible_schema": "park"}, "incompatible_schema: park has no meaning"),
+        ({"output": "json", "incompatible_schema": "version"}, "incompatible_schema: version makes no sense"),
+        ({"output": "json", "incompatible_schema": "park"}, "incompatible_schema: park makes no sense"),
         ({"output": "xml"}, "output: "),
-        ({"json_schemas_enable": True}, "json_schemas_enable: has a meaning only with output: json"),
+        ({"json_schemas_enable": True}, "json_schemas_enable: only makes sense with output: json"),
     ],
 )
 def test_an_output_that_cannot_be_is_refused(tmp_path: Path, changed: dict[str, Any], said: str) -> None:

@@ -63,7 +63,7 @@ def test_who_owns_prices_is_asked_for_with_the_reason(tmp_path: Path) -> None:
         ({"account_prefix": "a b"}, "account_prefix"),
         ({"account_prefix": "a" * 21}, "account_prefix"),
         ({"account_from": 0}, "account_from"),
-        ({"order_deleted": "keep"}, "order_deleted: no setting here: set it for each kind: `absent: {orders:"),
+        ({"order_deleted": "keep"}, "order_deleted: not a setting here: set it for each kind: `absent: {orders:"),
         ({"absent": {"orders": "cancel"}}, "absent.orders"),
         ({"absent": {"customers": "hold"}}, "absent.customers"),
         ({"erp": {**GOOD["erp"], "kind": "sap"}}, "erp.kind: input should be one of 'sql', 'tryton'"),

@@ -58,7 +58,7 @@ def test_an_erp_that_does_not_answer_is_asked_once(settings: SinkSettings) -> No
         looks = wiring.looks(settings.model_copy(update={"erp": tryton}))
         (found,) = check({part: looks[part] for part in ("ERP", "ERP's master data")})
     assert found.error is not None
-    assert found.error.message == "Tryton is not there, or has no such database"
+    assert found.error.message == "Tryton does not answer there, or has no such database"
     assert [method for method, _ in server.calls] == ["common.db.login"]
 
 

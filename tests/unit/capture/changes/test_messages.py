@@ -92,7 +92,7 @@ def test_no_message_gets_to_a_topic_that_is_taken(capsys: pytest.CaptureFixture[
     event = message("outbox", json.dumps(EVENT | {"aggregatetype": "position"}).encode())
     counted, fields = messages(OUTBOX).record(event, SOURCE, 0, b"1:2:3")
     assert (counted.name, fields[0]) == (COLLECTION, "shop.message")
-    assert "is not what its outbox route reads" in capsys.readouterr().out
+    assert "is not what its outbox route expects" in capsys.readouterr().out
 
 
 def test_a_route_whose_topic_is_taken_is_refused() -> None:

@@ -69,7 +69,7 @@ def test_tls_to_a_port_without(closing: str) -> None:
 
 
 def test_no_tls_to_a_port_with(closing: str) -> None:
-    error = said(listing(Cluster(closing, {})), "as a port with TLS does")
+    error = said(listing(Cluster(closing, {})), "as a TLS port does")
     assert "security.protocol" in error.hint
 
 

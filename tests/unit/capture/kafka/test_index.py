@@ -128,7 +128,7 @@ def test_the_tables_of_a_snapshot_are_named_with_their_topics_behind_those_of_co
 def test_a_table_that_can_have_no_topic_is_left_out_of_a_snapshot_and_keeps_no_record_from_being_made() -> None:
     def topic_of(table: str) -> str:
         if table == "public.ö":
-            raise UnnamedError("it is no topic's name")
+            raise UnnamedError("it is not a valid topic name")
         return TOPIC_OF(table)
 
     index = Index("t", b"k", START, topic_of)

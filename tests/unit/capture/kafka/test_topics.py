@@ -37,7 +37,7 @@ def test_the_first_route_that_means_the_whole_name_counts(routes: list[tuple[str
 
 @pytest.mark.parametrize("replacement", ["a b", "..", "", "x" * 250])
 def test_a_name_that_kafka_does_not_take_is_refused(replacement: str) -> None:
-    with pytest.raises(SettingsError, match=r"public\.orders: .*no topic's name"):
+    with pytest.raises(SettingsError, match=r"public\.orders: .*not a valid topic name"):
         topics([(".*", replacement)]).of("public.orders")
 
 

@@ -47,7 +47,7 @@ def test_the_topic_is_not_one_that_a_pattern_of_the_prefix_meets() -> None:
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"[]", b"\xff", b'{"version":1}', b"null", b"[" * 100_000])
 def test_what_is_not_ours_is_refused(value: bytes) -> None:
-    with pytest.raises(DataError, match="not one of capture's"):
+    with pytest.raises(DataError, match="not written by capture"):
         parse_index(value)
 
 

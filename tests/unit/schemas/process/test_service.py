@@ -123,7 +123,7 @@ def test_in_a_file_an_entry_is_one_line_and_its_time_is_utc(capsys: pytest.Captu
 
 
 def test_a_level_that_is_none() -> None:
-    with pytest.raises(SettingsError, match="log level 'loud' is none"):
+    with pytest.raises(SettingsError, match="'loud' is not a log level"):
         configure_logs("loud")
 
 

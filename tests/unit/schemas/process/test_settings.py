@@ -162,7 +162,7 @@ def test_wrong_values_are_listed_by_key_and_not_shown(file: Path) -> None:
         ("- a\n", "is not a mapping"),
         ("capture: 3\n", "`capture:` is not a mapping"),
         ("captur: {}\n", "captur: unknown; did you mean capture?"),
-        ("name: shop\n", "all keys stand below `capture:` or `sink:`, indented"),
+        ("name: shop\n", "all keys belong under `capture:` or `sink:`, indented"),
     ],
 )
 def test_a_file_that_is_none(file: Path, content: str, reason: str) -> None:

@@ -178,7 +178,7 @@ def test_a_null_in_a_masked_column_that_the_catalogue_calls_not_null_widens() ->
 
 
 def test_only_text_can_be_masked() -> None:
-    with pytest.raises(SettingsError, match=r"public.people.age is no text.*\n.*columns_as_text"):
+    with pytest.raises(SettingsError, match=r"public.people.age is not text.*\n.*columns_as_text"):
         codec(masks={"age": HASH})
     rules = ColumnRules(masks={"age": Asterisks(2)})
     assert after(compile_codec("t", PEOPLE, FACTS, text=frozenset({"age"}), rules=rules))["age"] == "**"

@@ -78,7 +78,7 @@ def test_the_erp_says_how_long_to_rest(circuit: Circuit, clock: Clock) -> None:
     assert circuit.turn() is Turn.TRY
 
 
-def test_a_stop_says_what_to_mend_and_is_looked_at_every_minute(circuit: Circuit, clock: Clock) -> None:
+def test_a_stop_says_what_to_fix_and_is_looked_at_every_minute(circuit: Circuit, clock: Clock) -> None:
     circuit.stop(STOP)
     assert "next: correct the mapping" in circuit.stopped
     clock.now += 59

@@ -75,4 +75,4 @@ def test_an_erp_that_goes_away_ends_it_and_the_rest_is_made_the_next_time() -> N
 def test_a_log_in_is_a_name_and_a_file(options: tuple[str, str]) -> None:
     ended = CliRunner().invoke(app, ["init", *options])
     assert ended.exit_code == 2
-    assert "say both" in ended.output
+    assert "give both" in ended.output

@@ -91,6 +91,4 @@ def test_what_one_side_does_not_keep_is_no_difference() -> None:
 def test_reasons_name_personal_fields_without_their_values() -> None:
     found = _changed(ORDER, billing_name="An", gross=D("12"))
     reason = not_kept(ORDER, found)
-    assert reason == (
-        "billing_name: the ERP keeps it otherwise than the shop has it; gross: the shop has 11.90, the ERP keeps 12.00"
-    )
+    assert reason == ("billing_name: the ERP stored another value; gross: the shop has 11.90, the ERP stored 12.00")

@@ -64,7 +64,7 @@ def test_a_key_that_is_missing_is_in_the_line_of_the_one_that_should_have_it(tmp
     ("text", "said"),
     [
         (b"identity: {table: company}\nitems: [", r"mapping.yaml:2: not YAML: "),
-        (GOOD.replace("net: net, tax: tax", "net: net, net: tax").encode(), r"mapping.yaml:25: .*`net` is there twice"),
+        (GOOD.replace("net: net, tax: tax", "net: net, net: tax").encode(), r"mapping.yaml:25: .*`net` appears twice"),
         (b"identity: \x00", "mapping.yaml: not YAML"),
         ("identity: Łódź".encode("utf-16"), "is not UTF-8"),
     ],

@@ -61,7 +61,7 @@ def test_where_a_partition_starts(
 def test_a_topic_made_again_starts_at_its_beginning_whatever_is_committed() -> None:
     start = start_of(PARTITION, Committed(50, True), None, 0, 100, recreated=True)
     assert start.offset == 0
-    assert "made again" in start.notice
+    assert "recreated" in start.notice
 
 
 def test_records_that_kafka_lost_stop_the_sink() -> None:

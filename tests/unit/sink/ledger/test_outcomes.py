@@ -15,8 +15,8 @@ REF = DocumentRef("customer", "7")
 SENT = Intent("create", {"kind": "order", "fields": {}, "parts": {}}, 1, 1, None)
 WAITING = [
     *(Outcome.waits(REF, state, 60) for state in (None, *State)),
-    Outcome.settling("no lines", "mend it", 3),
-    Outcome.held("no lines", "mend it", "data", None),
+    Outcome.settling("no lines", "fix it", 3),
+    Outcome.held("no lines", "fix it", "data", None),
     Outcome.retry("away", 0.5, 1),
     Outcome.planned("create order"),
 ]

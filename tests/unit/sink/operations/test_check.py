@@ -54,7 +54,7 @@ def test_what_may_go_wrong_later_is_said_of_a_part_that_is_well() -> None:
     well, noted = check({"registry": lambda: None, "ERP": lambda: checked})
     assert line(well) == "ok   registry"
     assert line(noted) == (
-        "ok   ERP\nnote ERP: orders.external_key is not unique\n     mend: CREATE UNIQUE INDEX ON orders (external_key)"
+        "ok   ERP\nnote ERP: orders.external_key is not unique\n     fix: CREATE UNIQUE INDEX ON orders (external_key)"
     )
 
 

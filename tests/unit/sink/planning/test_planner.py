@@ -372,7 +372,7 @@ def test_two_lines_of_one_return_share_the_cap() -> None:
     two = {f"r{n}": {"order_line": SOLD_LINE, "quantity": Decimal(2)} for n in (1, 2)}
     result = plan(replace(RETURN, parts={"line": two}), None, None, POLICY, _seen(Milestone.DELIVERED))
     assert isinstance(result, Hold)
-    assert result.reason == "line:1: 4 come back, sold 3, back already 0"
+    assert result.reason == "line:1: 4 returned now, but 3 were sold and 0 already returned"
 
 
 def test_a_return_of_what_was_never_sold_is_held() -> None:
@@ -495,7 +495,7 @@ def test_where_the_erp_says_nothing_of_payments_the_order_itself_is_the_cap() ->
 def test_what_was_planned_before_is_seen_by_what_is_planned_after() -> None:
     """Two returns, and two refunds, of one order in one batch."""
     order = Found(SOLD, _seen(Milestone.DELIVERED))
-    for kind, record, reason in (("return", RETURN, "back already 2"), ("refund", REFUND, "already given back 5")):
+    for kind, record, reason in (("return", RETURN, "2 already returned"), ("refund", REFUND, "already refunded")):
         wanted = replace(record, fields={**record.fields, "gross": Decimal(5)})
         first = plan_step(ErpRef(kind, "1"), wanted, Standpoint(), None, POLICY, order)  # type: ignore[arg-type]
         assert isinstance(first, list)

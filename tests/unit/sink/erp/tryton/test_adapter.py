@@ -17,7 +17,7 @@ from sink.erp.tryton.rpc import WriteCalls, now
 from sink.erp.tryton.settings import TrytonSettings
 
 BROKEN = 7
-FAILS = HoldError("the ERP fails at it: Jane Doe", "see the log")
+FAILS = HoldError("the ERP failed on it: Jane Doe", "see the log")
 
 
 class Rpc:

@@ -24,7 +24,7 @@ class AllOrNone:
         if self.gone and items.keys() & self.gone:
             raise StaleError("moved")
         if "bad" in items.values():
-            raise HoldError("bad", "mend it")
+            raise HoldError("bad", "fix it")
         if "away" in items.values():
             raise RetryError("away")
         self.done += items.values()

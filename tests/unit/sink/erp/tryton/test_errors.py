@@ -39,8 +39,8 @@ def test_a_rest_is_as_long_as_the_server_says() -> None:
         (["UserError", ["The code must be unique.", "", None]], RefusalError, "refused it: The code must be unique."),
         (["UserWarning", ["taxes", "A line has\nno tax", ""]], RefusalError, "refused it: taxes A line has no tax"),
         (["LoginException", ["password", "Password", "password"]], StopError, "password"),
-        (["'nofield'", "Traceback …"], HoldError, "fails at it: 'nofield'"),
-        ([], HoldError, "fails at it"),
+        (["'nofield'", "Traceback …"], HoldError, "failed on it: 'nofield'"),
+        ([], HoldError, "failed on it"),
     ],
 )
 def test_an_error_is_of_one_document_unless_it_refuses_us(
@@ -57,5 +57,5 @@ def test_a_traceback_is_not_shown() -> None:
 
 def test_a_reason_says_nothing_personal() -> None:
     want = ErpRecord("customer", {"name": "Ann Lee", "email": "a@b.example", "number": "100001", "billing_city": ""})
-    found = hidden(HoldError("refused: Ann Lee (100001), a@b.example", "mend it", "data"), want)
-    assert (found.message, found.hint, found.cause) == ("refused: … (100001), …", "mend it", "data")
+    found = hidden(HoldError("refused: Ann Lee (100001), a@b.example", "fix it", "data"), want)
+    assert (found.message, found.hint, found.cause) == ("refused: … (100001), …", "fix it", "data")

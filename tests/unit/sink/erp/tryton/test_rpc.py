@@ -165,7 +165,7 @@ def test_what_writes_never_logs_in_again(server: Server, rpc: Rpc) -> None:
 def test_after_its_time_nothing_is_sent(server: Server, rpc: Rpc) -> None:
     calls = WriteCalls(rpc, now() - timedelta(seconds=0.01))
     before = len(server.calls)
-    with pytest.raises(ConflictError, match="the time for this call is over"):
+    with pytest.raises(ConflictError, match="the time limit of this call has passed"):
         calls.call("x", "write", [1], {})
     assert len(server.calls) == before
 
@@ -205,7 +205,7 @@ def test_what_is_not_tryton_is_no_answer(server: Server) -> None:
 
 def test_a_log_in_that_is_refused_stops(server: Server, rpc: Rpc) -> None:
     server.script["common.db.login"] = [(401, None)]
-    with pytest.raises(StopError, match="refuses the log-in"):
+    with pytest.raises(StopError, match="refuses the login"):
         rpc.session()
 
 

@@ -131,8 +131,8 @@ def test_a_slip_that_lies_there_is_validated() -> None:
 @pytest.mark.parametrize(
     ("want", "reason"),
     [
-        (MORE, "takes no further line: enter"),
-        (OTHER_TAX, "does not change the tax of a line"),
+        (MORE, "cannot add lines to an order in processing: enter"),
+        (OTHER_TAX, "cannot change the tax of a line"),
         (CENT_MORE, "higher than Tryton's at 19 %, which would need a line of cents"),
     ],
 )
