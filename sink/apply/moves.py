@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Final
 
-from sink.apply.desired import Desired, Known
+from sink.apply.desired import Desired, Known, OnlyCancelled
 from sink.apply.rules import Rules
 from sink.apply.sending import Sending
 from sink.database import Connection, transaction
@@ -52,7 +52,8 @@ class Moves:
         `leased` gets the leases of the old documents.
         """
         known = {one.ref: built[one.ref] for one in entries if one.ref in built and _is_new(one)}
-        new = {ref: fingerprint(one) for ref, one in known.items() if isinstance(one, Document)}
+        sure = {ref: one.order if isinstance(one, OnlyCancelled) else one for ref, one in known.items()}
+        new = {ref: fingerprint(one) for ref, one in sure.items() if isinstance(one, Document)}
         if not new:
             return {}
         with transaction(self._connection) as cursor:
