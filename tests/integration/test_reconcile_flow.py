@@ -1,7 +1,7 @@
 """F11: reconcile while orders flow. The test makes changes between the reads of both sides."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from gc import get_objects
+from gc import collect, get_objects
 
 import pytest
 
@@ -237,9 +237,11 @@ def test_no_more_than_a_page_is_held_at_once(day: Day, shop: bool, monkeypatch: 
     def count() -> None:
         held.append(sum(type(one) in (SalesOrder, Observed) for one in get_objects()))
 
+    collect()
+    count()  # what the worker and other tests keep
     report = day.look(shop, count, times=8)
     assert report.agreed["order"] == 81
-    assert max(held) < 40, held
+    assert max(held) - held[0] < 40, held
 
 
 def test_one_strange_document_of_the_erp_is_one_finding(day: Day, erp_url: str) -> None:

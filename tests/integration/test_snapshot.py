@@ -479,6 +479,6 @@ def test_what_a_repair_reads_is_told_of_the_tables_that_it_reads_and_hides_no_lo
             some = every._replace(included=patterns(["public.a"]))
             assert cost(asking, published, some).startswith("about 9 rows of 1 tables")
             cursor.execute("LOCK TABLE a")
-            assert cost(asking, published, every).startswith("tables are read again, how many rows is not known (")
+            assert cost(asking, published, every).startswith("tables are read again, but how many rows is not known (")
             none = every._replace(mode="no_data")
             assert cost(asking, published, none) == "no table is read again (snapshot_mode no_data)"
