@@ -308,7 +308,7 @@ def test_the_old_primary_in_place_of_the_promoted_one_stops_capture_and_repair_f
         server.start()
         shop.order(1, 5)
         shop.sql("SELECT pg_logical_emit_message(false, 'noise', repeat('x', 1000000))")
-        shop.stops_with("the server is on timeline 1, which does not come from timeline 2")
+        shop.stops_with("the server is on timeline 1, which does not descend from timeline 2")
         shop.repair(generation=2)
 
 
