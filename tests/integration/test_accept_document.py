@@ -180,7 +180,7 @@ def test_what_was_accepted_is_compared_again_when_it_is_undone(
     middle: Connection, erp: SqlErp, erp_url: str, profile_path: str
 ) -> None:
     worker = in_erp(middle, erp, profile_path)
-    with pytest.raises(SettingsError, match="nothing of sales_order 1 is accepted"):
+    with pytest.raises(SettingsError, match="sales_order 1 has nothing accepted"):
         undo_accept(middle, ORDER, "Ada", execute=True)
     run(erp_url, "UPDATE orders SET payment_means = 'cash'")
     _gross(middle, worker, "9.90")
