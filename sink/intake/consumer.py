@@ -207,6 +207,8 @@ class ShopConsumer:
         ours = [TopicPartition(*place) for place in self._ours if place[0] in self._topics]
         starts: list[Assigned] = _kafka(self._starts, ours, shown)
         _kafka(self._consumer.assign, [TopicPartition(*one.place, one.start) for one in starts])
+        # librdkafka keeps a partition paused across an assignment.
+        _kafka(self._consumer.resume, [TopicPartition(*one.place) for one in starts])
         self._assigned = {one.place: one for one in starts}
         self.paused = set()
         return True

@@ -20,7 +20,7 @@ from deploy.embedded import Postgres, free_port
 from schemas.model.errors import SettingsError, UnavailableError
 from sink.database import connect, transaction
 from sink.intake import evidence, offsets
-from sink.intake.consumer import ShopConsumer
+from sink.intake.consumer import ReadAgainError, ShopConsumer
 from sink.intake.evidence import Partition, Range, Seen
 from sink.intake.offsets import Effect, GroupOffsets, Move, Offsets
 from sink.layer import migrate
@@ -287,6 +287,30 @@ def test_retention_that_overtakes_while_reading_leaves_a_gap(sink: Sink, monkeyp
         sink.until_read()
     assert (sink.ids(), sink.skipped()) == ([1, 2, 3, 7], [Range(4, 8)])
     assert sink.gaps() == [(ORDERS, "skipped")]
+
+
+def test_what_was_paused_is_read_when_reading_starts_over(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow: set[tuple[str, int]] = set()
+    pause, restart = ShopConsumer.pause, ShopConsumer.restart
+
+    def starts_over(consumer: ShopConsumer) -> bool:
+        slow.clear()
+        return restart(consumer)
+
+    monkeypatch.setattr(ShopConsumer, "pause", lambda consumer, places: pause(consumer, places | slow))
+    monkeypatch.setattr(ShopConsumer, "restart", starts_over)
+    with sink.running():
+        sink.buy(3)
+        sink.until_read()
+        opened = sink.opened
+        assert opened is not None
+        slow.add((sink.topic(ORDERS), 0))
+        until(lambda: slow <= opened.paused, "a slow reader")
+        sink.buy(3)
+        opened._failure = ReadAgainError("as after partitions were taken away")
+        until(lambda: not slow, "reading starts over")
+        sink.until_read()
+    assert sink.ids() == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_topic_that_is_made_again_starts_at_its_beginning(sink: Sink) -> None:
