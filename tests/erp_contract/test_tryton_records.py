@@ -223,7 +223,7 @@ def test_a_formula_that_a_clerk_typed_in_is_no_price_of_ours(sink: Sink, admin: 
     seen = sink.see(LISTED)
     assert seen.milestone is None
     assert "not an amount" in seen.problem
-    assert "no amount" in sink.held(LISTED, changed(PRICE, amount=D(9)), PRICE)
+    assert "not an amount" in sink.held(LISTED, changed(PRICE, amount=D(9)), PRICE)
 
 
 def test_of_two_who_make_a_price_at_once_one_does(tryton_place: TrytonTarget, admin: Screen) -> None:
