@@ -3,8 +3,9 @@
 The script runs first, with its best batch size. It keeps the sink's promises: it looks what is there, makes buyers and
 drafts to the cent, reads back and compares, presses each button with the stamps that it has read, and reads again. Then
 the sink's adapter brings equal orders to `processing` on the same Tryton, with one worker process and with two. Prices
-are made and changed, and unchanged orders are looked at. The script's last run comes after the sink's, because Tryton
-slows down as it fills. Orders are staged beforehand: capture and Kafka are not measured.
+are made and then changed three times, by the same process, and unchanged orders are looked at. The script's last run
+comes after the sink's, because Tryton slows down as it fills. Orders are staged beforehand: capture and Kafka are not
+measured.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tests.faults.histories_erp import RealTryton
 
 _BATCHES: Final = (20, 40)
 _PRICE_BATCH: Final = 200  # as the sink takes them; the script does not get faster by 100
+_ROUNDS: Final = 3  # of changed prices
 LOOKED_AT: Final = 1_000
 _PATIENCE: Final = 300.0
 
@@ -131,21 +133,30 @@ class Bench:
         return self._orders / took
 
     def _prices(self) -> None:
-        """Makes prices, changes them in one commit, and changes them by two processes, each after the script."""
+        """Makes prices and changes them by one process, which goes on as a sink does; then changes them by two."""
+        with closing(Replicas(1, self._settings)) as one:
+            self._priced("made", one)
+            self._priced("changed", one, _ROUNDS)
+        with closing(Replicas(2, self._settings)) as two:
+            self._priced("changed by two", two, _ROUNDS)
+        self._shop.check_done()
+
+    def _priced(self, what: str, replicas: Replicas, rounds: int = 1) -> None:
+        """Prices by the script and then by the sink, in several rounds, because a round takes only seconds."""
         tryton = self._tryton
         script = Script(tryton.port, tryton.database, tryton.user, tryton.password, "hand")
-        for what, processes in (("made", 1), ("changed", 1), ("changed by two", 2)):
+        done, hand, sink = 0, 0.0, 0.0
+        for _ in range(rounds):
             if what != "made":
                 self._shop.shop.raise_prices()
             prices = self._shop.prices()
             by_hand = partial(script.prices, prices, _PRICE_BATCH)
-            hand = self._timed(f"script, prices {what}", len(prices), by_hand)
-            with closing(Replicas(processes, self._settings)) as replicas:
-                self._shop.mark_prices()
-                sink = self._timed(f"sink, prices {what}", len(prices), replicas.seconds, replicas.pids)
-            rates = f"script {len(prices) / hand:.0f}/s, sink {len(prices) / sink:.0f}/s"
-            print(f"  prices {what}: {rates}, {hand / sink:.2f} of the script")
-        self._shop.check_done()
+            hand += self._timed(f"script, prices {what}", len(prices), by_hand)
+            self._shop.mark_prices()
+            done += len(prices)
+            sink += self._timed(f"sink, prices {what}", len(prices), replicas.seconds, replicas.pids)
+        rates = f"script {done / hand:.0f}/s, sink {done / sink:.0f}/s"
+        print(f"  prices {what}: {rates}, {hand / sink:.2f} of the script")
 
     def _look(self) -> None:
         """Looks at unchanged orders: all that the sink brought, as often as it takes for a thousand."""
