@@ -59,8 +59,10 @@ class SaleDocuments:
         raise NotImplementedError
 
     def lines_of(self, step: Step, there: Sale | None, made: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
-        """The sale's new lines; nothing if the lines need no change, since a clerk may have edited them."""
-        if there and not not_kept(replace(step.want, fields={}), replace(there.observed.record, fields={})):
+        """The sale's new lines; nothing if lines and sums need no change, since a clerk may have edited them. The sums
+        show whether a rounding line is missing."""
+        sums = [name for name in ("net", "tax", "gross") if name in step.want.fields]
+        if there and not not_kept(_only(sums, step.want), _only(sums, there.observed.record)):
             return {}
         return {"lines": made()}
 
@@ -251,6 +253,11 @@ class OfAnOrder(SaleDocuments):
         minor = Decimal(1).scaleb(-order["currency."]["digits"])
         read = lines.read("order", order["lines."], self._master, minor, self.is_ours(order))
         return {ref.child(part, key).external: line for (part, key), line in read.lines.items()}
+
+
+def _only(fields: Collection[str], record: ErpRecord) -> ErpRecord:
+    """The record with these fields and all its parts."""
+    return replace(record, fields={name: record.fields.get(name) for name in fields})
 
 
 def _adds_up(rates: Mapping[Decimal, Sums], record: ErpRecord) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from threading import Lock
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from schemas.model.errors import SettingsError
 from sink.erp.contract import ConflictError, Found, HoldError, HowFar, NotDone, Observed, Step, StepResult, Verb
@@ -29,11 +29,16 @@ _READ: Final = [
 ]  # fmt: skip
 _LISTS: Final = "product.price_list"
 _LIST: Final = ["name", "tax_included", "company.currency.code"]
+_ALSO_INACTIVE: Final = ("active", "in", [True, False])
 _SOUGHT: Final = ("reference", "sku", "price_list")
 _GONE: Final = date(1900, 1, 1)
+_NO_BOUND: Final = (1, 9999)
+"""The years by which shops say "always". Some of their moments do not exist in other time zones."""
 _MANY: Final = 100
-_MARK: Final = re.compile(r"^\s*(.*?)\s+#\s(\S+)#(\d+)(?: from (\S+))?(?: until (\S+))?\s*$")
-_LAST: Final = 1_000_000
+_MARK: Final = re.compile(r"^\s*(.*?)\s+#\s(\S.*)#(\d+)(?: from (\S+))?(?: until (\S+))?\s*$")
+_LAST: Final = 1_000_000_000
+_PER_PIECE: Final = 1_000
+"""Places in a list between two quantities that differ by one: quantities may have three decimals."""
 _MOST: Final = 300_000
 _PAGE: Final = 1_000
 _SECONDS_OF_A_DAY: Final = 86_400
@@ -197,6 +202,9 @@ class Prices:
         since, until = fields.get("valid_from"), fields.get("valid_until")
         if not isinstance(amount, Decimal) or not isinstance(least, Decimal):
             raise HoldError("the price has no amount", "fix it in the shop", "data")
+        if not step.ref.external.isprintable():
+            hint = "make the profile's key one line of text, then `sink retry`"
+            raise HoldError("the price's key has a line break or a tab, which a formula cannot keep", hint, "data")
         formula = formula_of(Formula(amount, step.ref.external, step.key, _time(since), _time(until)))
         if step.verb == "remove":
             return {"formula": formula, "start_date": _GONE, "end_date": _GONE, "sequence": _LAST}
@@ -214,6 +222,7 @@ class Prices:
     def _days(self, since: datetime | None, until: datetime | None) -> tuple[date | None, date | None]:
         """The first and the last day. Both midnight and the last minute before it end a day."""
         zone = self._master.zone
+        since, until = _bound(since), _bound(until)
         for moment, told in ((since, "begins"), (until, "ends")):
             if moment is None:
                 continue
@@ -234,6 +243,8 @@ class Prices:
         for number, step in done.items():
             line = lines.get(step.ref)
             if line is None:
+                if number in made:  # whatever keeps us from seeing it: the next try makes another
+                    _taken_back(made[number], calls)
                 results[number] = NotDone(ConflictError("it was deleted in the ERP meanwhile"))
                 continue
             if line.row["id"] != made.get(number, line.row["id"]):
@@ -288,7 +299,7 @@ class Prices:
                 self._lists = {}
             lists = self._lists
         missing = {row["price_list"] for row in rows} - lists.keys()
-        lists |= {one["id"]: one for one in self._rpc.among(_LISTS, "id", missing, _LIST)}
+        lists |= {one["id"]: one for one in self._rpc.among(_LISTS, "id", missing, _LIST, _ALSO_INACTIVE)}
         return [{**row, "price_list.": lists[row["price_list"]]} for row in rows if row["price_list"] in lists]
 
     def _look_through(self, missing: Iterable[str], now: bool) -> None:
@@ -357,7 +368,7 @@ class Prices:
 
     def _window(self, row: Row, formula: Formula) -> tuple[datetime | None, datetime | None]:
         """The shop's times, if Tryton's days still are theirs; else midnight to midnight."""
-        first, last = row["start_date"], row["end_date"]
+        first, last = _bound(row["start_date"]), _bound(row["end_date"])
         try:
             ours = self._days(formula.since, formula.until)
         except HoldError:
@@ -382,7 +393,15 @@ def _taken_back(line: int, calls: WriteCalls) -> bool:
 
 def sequence(dated: bool, least: Decimal) -> int:
     """The line's place in its list: Tryton takes the first line that fits."""
-    return (0 if dated else _LAST // 2) + max(0, _LAST // 4 - int(least))
+    return (0 if dated else _LAST // 2) + max(0, _LAST // 4 - int(least * _PER_PIECE))
+
+
+_When = TypeVar("_When", bound=date)
+
+
+def _bound(when: _When | None) -> _When | None:
+    """The moment or day, None if it is a year by which "always" is meant."""
+    return None if when is None or when.year in _NO_BOUND else when
 
 
 def formula_in(text: str) -> Formula:

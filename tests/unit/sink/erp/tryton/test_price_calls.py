@@ -17,9 +17,11 @@ SETTINGS = {"kind": "tryton", "url": "http://tryton", "database": "d", "user": "
 
 
 class Server:
-    """A Tryton with one price list and every item. `asked`: the calls, by model and field."""
+    """A Tryton with one price list and every item. `asked`: the calls, by model and field. `unseen`: no look at a
+    product shows its lines."""
 
     def __init__(self) -> None:
+        self.unseen = False
         self.lines: list[dict[str, Any]] = []
         self.asked: list[str] = []
 
@@ -40,10 +42,13 @@ class Server:
         if model != LINE:
             return [LIST]
         of = (lambda row: row["product."]["id"]) if name == "product" else (lambda row: row[name])
-        return [row for row in self.lines if of(row) in values]
+        return [row for row in self.lines if of(row) in values and not self.unseen]
 
-    def call(self, model: str, method: str, values: Sequence[dict[str, Any]]) -> list[int]:
+    def call(self, model: str, method: str, values: Sequence[Any]) -> list[int]:
         self.asked.append(f"{model} {method}")
+        if method == "delete":
+            self.lines = [row for row in self.lines if row["id"] not in values]
+            return []
         first = len(self.lines) + 1
         for number, one in enumerate(values, first):
             product = {"id": one["product"], "code": str(one["product"])}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sink.erp.contract import HoldError
-from sink.erp.kinds import ErpRecord, Fields, PartKind, Sums, not_kept
+from sink.erp.contract import HoldError, Observed, Step
+from sink.erp.kinds import ErpRecord, ErpRef, Fields, Milestone, PartKind, Sums, not_kept
 from sink.erp.tryton import edits, lines, notes
+from sink.erp.tryton.orders import Orders
 from tests.unit.sink.erp.tryton.pretend import RATES, Master, cents, line_row, lines_row, sale_row
 
 D = Decimal
@@ -253,3 +256,15 @@ def test_a_component_without_a_quantity_is_one_and_says_none_of_it() -> None:
     assert [(one["quantity"], one["unit_price"]) for one in values] == [(-1.0, D("-10.0000"))], "a fee is withheld"
     found = lines.read("refund", lines_row(values), Master(), D("0.01"), ours=True, sign=-1)
     assert found.parts["component"]["c1"] == fields
+
+
+@pytest.mark.parametrize(("tax", "again"), [("1.91", False), ("1.90", True)])
+def test_a_line_of_cents_that_a_clerk_deleted_is_made_again(tax: str, again: bool) -> None:
+    lone = {**row("line", D("11.91"), D(19), D(1), "x"), "net": D("10.00"), "tax": D("1.91")}
+    want = order({"line": {"1": lone}})
+    gross = D("10.00") + D(tax)
+    seen = replace(want, fields={**want.fields, "tax": D(tax), "gross": gross, "comment": "a clerk's"})
+    there = SimpleNamespace(observed=Observed(seen, Milestone.DRAFT, "1", "stamp"))
+    step = Step(ErpRef("order", "s/order/1/1"), "amend", want, None, Milestone.DRAFT, 2)
+    made = {"lines": ["all"]} if again else {}
+    assert Orders.lines_of(cast(Any, None), step, cast(Any, there), lambda: cast(Any, ["all"])) == made
