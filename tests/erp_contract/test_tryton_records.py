@@ -206,14 +206,16 @@ def test_a_window_that_begins_within_a_day_is_held(sink: Sink) -> None:
 def test_dated_prices_and_larger_quantities_come_first(sink: Sink, admin: Screen) -> None:
     wanted = [
         changed(PRICE, amount=D(10)),
+        changed(PRICE, amount=D("9.5"), minimum_quantity=D("1.5")),
         changed(PRICE, amount=D(9), minimum_quantity=D(10)),
         changed(PRICE, amount=D(8), valid_from=_from(1), valid_until=_from(9)),
         changed(PRICE, amount=D(7), minimum_quantity=D(10), valid_from=_from(1), valid_until=_from(9)),
     ]
-    steps = [create(one, ErpRef("price", f"shop/price/{n}/1")) for n, one in enumerate(wanted)]
-    assert refused(sink.apply(*steps)) == [""] * 4
+    steps = [create(one, ErpRef("price", f"shop/price/AB {n}:#1/1")) for n, one in enumerate(wanted)]
+    assert refused(sink.apply(*steps)) == [""] * 5
+    assert refused(sink.apply(*steps)) == [""] * 5, "their keys are read again"
     rows = admin("product.price_list.line", "search_read", [], 0, None, [["sequence", "ASC"]], ["formula"])
-    assert [row["formula"].split()[0] for row in rows] == ["7.0", "8.0", "9.0", "10.0"]
+    assert [row["formula"].split()[0] for row in rows] == ["7.0", "8.0", "9.0", "9.5", "10.0"]
 
 
 def test_a_formula_that_a_clerk_typed_in_is_no_price_of_ours(sink: Sink, admin: Screen) -> None:
