@@ -22,6 +22,11 @@ class SqlErpSettings(BaseModel):
     mapping: str = Field(description="the YAML file that maps our documents onto the ERP's tables")
     timeout_seconds: float = Field(20.0, gt=0, description="how long one call may take")
 
+    @property
+    def order_goal(self) -> Milestone | None:
+        """The milestone that orders are taken to, if this ERP has states of its own; None: `goal` is the one."""
+        return None
+
 
 ErpSettings = Annotated[SqlErpSettings | TrytonSettings, Field(discriminator="kind")]
 """The settings of an ERP, told apart by `kind`."""
@@ -124,14 +129,14 @@ class SinkSettings(BaseModel):
 
     @model_validator(mode="after")
     def _one_goal(self) -> SinkSettings:
-        if isinstance(self.erp, TrytonSettings) and "goal" in self.model_fields_set:
-            raise ValueError("goal is erp.orders.goal here, which has Tryton's own states: set that one only")
+        if self.erp.order_goal is not None and "goal" in self.model_fields_set:
+            raise ValueError("goal is erp.orders.goal here, in the ERP's own states: set that one only")
         return self
 
     @property
     def order_goal(self) -> Milestone:
         """The milestone that orders are taken to."""
-        return self.erp.goal if isinstance(self.erp, TrytonSettings) else Milestone(self.goal)
+        return self.erp.order_goal or Milestone(self.goal)
 
     @field_validator("shop")
     @classmethod

@@ -33,7 +33,7 @@ def _init(
 
     --execute makes it; what exists is not changed.
 
-    Example: `sink init --user admin --password-file /run/secrets/tryton_admin`
+    Example: `sink init --user admin --password-file /run/secrets/erp_admin`
     """
     if bool(user) is (password_file is None):
         raise typer.BadParameter("give both --user and --password-file, or neither")

@@ -89,7 +89,7 @@ class TrytonSettings(BaseModel):
         return items
 
     @property
-    def goal(self) -> Milestone:
+    def order_goal(self) -> Milestone:
         """The milestone that orders are taken to."""
         return _MILESTONES[self.orders.goal]
 

@@ -31,7 +31,7 @@ def _settings(**values: Any) -> TrytonSettings:
 )
 def test_a_goal_is_a_milestone_and_a_state(goal: str, milestone: Milestone, confirmed: str) -> None:
     settings = _settings(orders={"goal": goal})
-    assert settings.goal is milestone
+    assert settings.order_goal is milestone
     assert settings.state_of(Milestone.CONFIRMED) == confirmed
     assert settings.state_of(Milestone.DRAFT) == "draft"
     assert settings.state_of(Milestone.PROCESSING) == "processing"
