@@ -13,6 +13,7 @@ from deploy.embedded import PartError, Postgres
 from deploy.tryton.environment import environment
 from deploy.tryton.screen import Screen
 from deploy.tryton.server import Tryton
+from tests.erp_contract.sql_target import MARIADB
 from tests.erp_contract.tryton_data import TrytonData
 from tests.erp_contract.tryton_target import READS, TrytonTarget
 from tests.faults.rpc_proxy import RpcProxy
@@ -20,6 +21,7 @@ from tests.faults.rpc_proxy import RpcProxy
 ERPS = ("postgresql", "sqlite", "mariadb", "in memory", "tryton")
 CONTRACT = "tests/erp_contract/test_"
 NOT_TRIED = "Tryton could not be set up: "
+NO_MARIADB = "MariaDB: ORDERTAP_TEST_MARIADB names no server"
 _setting_up: list[threading.Thread] = []
 _failed: list[PartError] = []
 
@@ -125,4 +127,7 @@ def _tried(reports: Sequence[pytest.TestReport]) -> tuple[list[str], list[str]]:
             for name in ERPS:
                 if f"[{name}" in report.nodeid:
                     counts[name] = counts.get(name, 0) + 1
-    return [f"{name} ({count} tests)" for name, count in counts.items()], [f"Tryton: {why}" for why in reasons]
+    why = [f"Tryton: {reason}" for reason in reasons]
+    if not MARIADB and counts.keys() & {"postgresql", "sqlite"}:
+        why.append(NO_MARIADB)
+    return [f"{name} ({count} tests)" for name, count in counts.items()], why

@@ -1,6 +1,5 @@
 """The ERPs that the contract suite runs on."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,14 +8,9 @@ import pytest
 from deploy.embedded import Postgres
 from tests.erp_contract.records import Sink
 from tests.erp_contract.sql_place import Place
-from tests.erp_contract.sql_target import SqlTarget, new_mariadb
+from tests.erp_contract.sql_target import MARIADB, SqlTarget, new_mariadb
 from tests.erp_contract.target import Target
 from tests.stateful.target import DeskTarget
-
-MARIADB = os.environ.get("ORDERTAP_TEST_MARIADB", "")
-"""`mariadb+pymysql://root@127.0.0.1:3306`: a server on which databases may be made. Its driver is not a dependency of
-ours, so the suite runs on MariaDB only if a server is named."""
-
 
 SQL = ["postgresql", "sqlite", *(["mariadb"] if MARIADB else [])]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
@@ -17,6 +18,9 @@ from sink.erp.sql.mapping import load_mapping
 from tests.erp_contract.target import Can, Hook
 from tests.fix_erp import ROOT
 
+MARIADB = os.environ.get("ORDERTAP_TEST_MARIADB", "")
+"""`mariadb+pymysql://root@127.0.0.1:3306`: a server on which databases may be made. Its driver is not a dependency of
+ours, so the suite runs on MariaDB only if a server is named."""
 MAPPING = ROOT / "deploy/erp/mapping.yaml"
 TABLE: Mapping[Kind, str] = {
     "customer": "customers", "order": "orders", "return": "returns", "refund": "refunds", "price": "prices",
