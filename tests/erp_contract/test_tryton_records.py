@@ -301,15 +301,6 @@ def test_what_keeps_all_documents_away_stops(tryton_place: TrytonTarget, setting
     assert stopped.value.hint
 
 
-def test_taxes_that_are_not_rounded_by_line_are_told(tryton_place: TrytonTarget, admin: Screen) -> None:
-    admin("account.configuration", "write", [1], {"tax_rounding": "document"})
-    try:
-        advice = _checked(tryton_place).advice
-    finally:
-        admin("account.configuration", "write", [1], {"tax_rounding": "line"})
-    assert [one.message for one in advice] == ["Tryton rounds taxes by document"]
-
-
 def test_a_web_shop_that_gives_drafts_up_is_told(tryton_place: TrytonTarget, tryton_data: TrytonData) -> None:
     tryton_data.run("UPDATE web_shop SET sale_draft_abandon_delay = interval '1 day'")
     try:

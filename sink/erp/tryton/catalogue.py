@@ -124,6 +124,15 @@ class MasterData:
         """Whether Tryton cancels drafts of the web shop after a while."""
         return self._shop()["sale_draft_abandon_delay"] is not None
 
+    def demand_rounding_by_line(self) -> None:
+        """Asks how Tryton rounds taxes. StopError unless it is line by line, as we calculate them: rounded by document,
+        the taxes of two rates may differ from the shop's while their sum does not, and a sale shows the sum alone."""
+        names = ["tax_rounding"]
+        rounding = self._rpc.call("account.configuration", "read", [1], names)[0]["tax_rounding"]
+        if rounding != "line":
+            hint = "set Tax Rounding to Per Line in the accounting configuration of the web shop's company"
+            raise StopError(f"Tryton rounds taxes by {rounding}, so taxes by rate may differ from the shop's", hint)
+
     def rates(self) -> list[Decimal]:
         """Tax rates in percent: those of the settings, or else each rate that only one tax for sales has."""
         if self.settings.taxes:

@@ -65,9 +65,10 @@ def settles_within(settings: TrytonSettings) -> float:
 
 
 def look(rpc: Rpc, master: MasterData) -> TrytonFacts:
-    """Looks at everything. StopError names all that is missing at once."""
+    """Looks at everything. StopError names all that is missing at once, or says that taxes are rounded otherwise."""
     if refused := _refusal([*_modules(rpc), *_rights(rpc), *_buttons(rpc)]):
         raise refused
+    master.demand_rounding_by_line()
     version = rpc.search("ir.module", [("name", "=", "sale")], ["version"])[0]["version"]
     return TrytonFacts(master.identity(), f"Tryton {version}", [*_advice(rpc, master, version)])
 
@@ -124,9 +125,6 @@ def _advice(rpc: Rpc, master: MasterData, version: str) -> Iterator[Advice]:
         )
     if master.abandons_drafts:
         yield Advice("Tryton cancels drafts of the web shop by itself", "empty its Sale Draft Abandon Delay")
-    rounding = rpc.call("account.configuration", "read", [1], ["tax_rounding"])[0]["tax_rounding"]
-    if rounding != "line":
-        yield Advice(f"Tryton rounds taxes by {rounding}", "set the accounting configuration to round them by line")
     _ = (master.warehouse, master.payment_term)  # StopError where one is missing
     for lack in Needs(rpc, master, Sells()).lacks():
         yield Advice(lack.message, lack.hint)

@@ -82,7 +82,10 @@ class SaleDocuments:
         return dict(zip(rows, self.observed(list(rows.values())), strict=True))
 
     def do(self, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> Sequence[StepResult]:
-        """Does steps of one verb. One result each, in order."""
+        """Does steps of one verb. One result each, in order. StopError if the amounts would not be ours (see
+        `demand_rounding_by_line`)."""
+        if verb != "cancel":
+            self._master.demand_rounding_by_line()
         return Doing(self._rpc, self, calls, self._master.web_shop, steps).run(verb)
 
     def how_far(self, step: Step, seen: Observed | None) -> HowFar:
@@ -175,16 +178,21 @@ class SaleDocuments:
     def scale(self, currency: str) -> Scale:
         """The precision of money and prices. HoldError if there is no such currency."""
         if currency not in self._minor:
-            found = self._rpc.among("currency.currency", "code", [currency], ["digits"])
-            if not found:
-                raise HoldError(
-                    f"the ERP has no currency {currency}", "load it there, then `sink retry`", "master data"
-                )
-            self._minor[currency] = Decimal(1).scaleb(-found[0]["digits"])
+            self._minor[currency] = self._minor_of(currency)
         if not self._price:
             digits = self._rpc.call("sale.line", "fields_get", ["unit_price"])["unit_price"]["digits"]
             self._price = Decimal(1).scaleb(-json.loads(digits)[1])  # it comes as "[null, 4]"
         return Scale(self._minor[currency], self._price, self._master.settings.rounding == "line")
+
+    def _minor_of(self, currency: str) -> Decimal:
+        found = self._rpc.among("currency.currency", "code", [currency], ["digits", "rounding"])
+        if not found:
+            raise HoldError(f"the ERP has no currency {currency}", "load it there, then `sink retry`", "master data")
+        minor, rounding = Decimal(1).scaleb(-found[0]["digits"]), Decimal(found[0]["rounding"])
+        if rounding != minor:
+            hint = f"set the currency's Rounding Factor to {minor}, then `sink retry`"
+            raise HoldError(f"the ERP rounds {currency} to {rounding.normalize():f}", hint, "master data")
+        return minor
 
 
 class OfAnOrder(SaleDocuments):

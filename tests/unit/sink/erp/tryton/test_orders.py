@@ -1,9 +1,12 @@
-"""The addresses of many orders, made in one call."""
+"""The addresses of many orders, made in one call, and what money is rounded to."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import cast
+from decimal import Decimal
+from typing import Any, cast
+
+import pytest
 
 from sink.erp.contract import HoldError, RetryError
 from sink.erp.tryton.batches import Failure
@@ -47,3 +50,20 @@ def test_an_address_that_is_refused_fails_its_order_alone() -> None:
 def test_a_call_that_failed_is_told_of_its_own_orders() -> None:
     """An order of the same batch that failed before, for a reason of its own, keeps that reason."""
     assert made(AWAY, [1, BAD], {9: REFUSED}) == {1: AWAY, BAD: AWAY, 9: REFUSED}
+
+
+class Currencies:
+    """Has one currency, of two decimals. rounding: what it is rounded to."""
+
+    def __init__(self, rounding: str) -> None:
+        self.rounding = Decimal(rounding)
+
+    def among(self, *_: object) -> list[dict[str, Any]]:
+        return [{"digits": 2, "rounding": self.rounding}]
+
+
+def test_a_currency_that_is_rounded_to_more_than_its_decimals_is_held() -> None:
+    """Tryton would round the tax at each rate to five cents, and several rates could make up for each other."""
+    orders = Orders(cast(Rpc, Currencies("0.05")), cast(MasterData, None))
+    with pytest.raises(HoldError, match=r"the ERP rounds CHF to 0\.05"):
+        orders.scale("CHF")
