@@ -308,3 +308,19 @@ def test_a_web_shop_that_gives_drafts_up_is_told(tryton_place: TrytonTarget, try
     finally:
         tryton_data.run("UPDATE web_shop SET sale_draft_abandon_delay = NULL")
     assert ["cancels drafts" in one.message for one in advice] == [True]
+
+
+def test_a_group_that_the_user_is_not_in_is_named(tryton_place: TrytonTarget, admin: Screen) -> None:
+    """A lost right to read is named at the first look, too: Tryton's own words name neither right nor group."""
+    erp = tryton_place.adapter()
+    assert erp.observe([REF["order"]]) == {}
+    for group in provision.API_GROUPS:
+        called = admin.row("res.group", admin("ir.model.data", "get_id", *group.split(".")), "name")["name"]
+        looks = [erp.check, *([lambda: erp.observe([REF["order"]])] if called == "Sales" else [])]
+        with tryton_place.lacking(called):
+            for look in looks:
+                with pytest.raises(StopError, match="Tryton's user may not ") as stopped:
+                    look()
+                hints = [hint.removeprefix("put erp.user into the group ") for hint in stopped.value.hint.split("; ")]
+                assert called in {one for hint in hints for one in hint.split(" or ")}, stopped.value.hint
+    assert erp.check().version.startswith("Tryton 8.2")

@@ -95,13 +95,15 @@ class TrytonTarget:
 
     @contextmanager
     def lacking(self, name: str = GROUP) -> Iterator[str]:
-        (user,) = self._admin.rows("res.user", [["login", "=", self._server.user]])
-        (group,) = self._admin.rows("res.group", [["name", "=", name]])
-        self._admin("res.user", "write", [user["id"]], {"groups": [["remove", [group["id"]]]]})
+        """The user is not in the group, nor in one that has its rights, too: that is below it."""
+        (user,) = self._admin.rows("res.user", [["login", "=", self._server.user]], "groups")
+        below = self._admin.rows("res.group", ["OR", ["name", "=", name], ["parent.name", "=", name]])
+        groups = [row["id"] for row in below if row["id"] in user["groups"]]
+        self._admin("res.user", "write", [user["id"]], {"groups": [["remove", groups]]})
         try:
             yield name
         finally:
-            self._admin("res.user", "write", [user["id"]], {"groups": [["add", [group["id"]]]]})
+            self._admin("res.user", "write", [user["id"]], {"groups": [["add", groups]]})
 
     def copied(self) -> None:
         """Changes the time at which its web shop was made."""

@@ -106,7 +106,7 @@ class TrytonErp:
     def check(self) -> Checked:
         """Looks up version, modules, rights and master data anew."""
         self._master.forget()
-        with _of_no_document():
+        with self._of_no_document():
             found = check.look(self._rpc, self._master)
         abilities = Abilities(
             {verb: _BATCHES.get(verb, _BATCH) for verb in get_args(Verb)},
@@ -117,7 +117,7 @@ class TrytonErp:
 
     def clock(self) -> datetime:
         """This machine's clock, once Tryton has answered: Tryton itself checks no deadline."""
-        with _of_no_document():
+        with self._of_no_document():
             self._rpc.call("res.user", "get_preferences", True)
         return now()
 
@@ -131,19 +131,19 @@ class TrytonErp:
 
     def find(self, kind: Kind, fields: Fields) -> Sequence[Found]:
         """The documents that have these values in Tryton's own fields."""
-        with _of_no_document():
+        with self._of_no_document():
             ids = self._of[kind].find(fields)
         return self._found(kind, ids)
 
     def unknown_items(self, skus: Collection[str]) -> set[str]:
         """The SKUs that are the code of no salable product, and were not a minute ago either."""
-        with _of_no_document():
+        with self._of_no_document():
             return {*skus} - self._master.salable(skus)
 
     def progress(self, steps: Sequence[Step]) -> Sequence[StepProgress]:
         """How far each step came, judged by the documents as they are now."""
         seen = self.observe([step.ref for step in steps])
-        with _of_no_document():
+        with self._of_no_document():
             return [self._progress(step, seen.get(step.ref)) for step in steps]
 
     def apply(self, steps: Sequence[Step], not_after: datetime) -> Sequence[StepResult]:
@@ -178,7 +178,7 @@ class TrytonErp:
         wanted = [kind for kind in KINDS if kind in kinds]
         name, _, last = after.partition(":")
         kind = next((one for one in wanted if one == name), wanted[0])
-        with _of_no_document():
+        with self._of_no_document():
             ids, rest = self._of[kind].keys(int(last or 0), limit)
         if rest is not None:
             return kind, ids, f"{kind}:{rest}"
@@ -189,7 +189,7 @@ class TrytonErp:
         """Documents by Tryton's ids, in their order."""
 
         def alone(one: int, _: HoldError) -> list[Found]:
-            with _of_no_document():
+            with self._of_no_document():
                 heads, _rest = self._of[kind].keys(one - 1, 1)
             ref = dict(heads).get(one, ErpRef(kind, f"{BY_HAND}{one}"))
             return [Found(ref, unreadable(kind, _UNREAD))]
@@ -199,7 +199,7 @@ class TrytonErp:
     def _unread(self, ref: ErpRef, _: HoldError) -> Mapping[ErpRef, Observed]:
         """Stands for a document that Tryton fails to read. If Tryton fails to read a key that nobody has, too, the
         failure is not the document's: StopError."""
-        with _of_no_document():
+        with self._of_no_document():
             self._of[ref.kind].read([ErpRef(ref.kind, _NOBODYS)])
         return {ref: unreadable(ref.kind, _UNREAD)}
 
@@ -233,12 +233,23 @@ class TrytonErp:
             return results
         return [NotDone(lacks, result.reached) if result in refused else result for result in results]
 
+    @contextmanager
+    def _of_no_document(self) -> Iterator[None]:
+        """For reads that concern no single document: if Tryton refuses one, everything stops. The StopError names what
+        the user lacks, else it has Tryton's words."""
+        try:
+            yield
+        except HoldError as error:
+            lacks = self._lacking() if isinstance(error, RefusalError) else None
+            raise lacks or StopError(error.message, error.hint) from None
+
     def _lacking(self) -> StopError | None:
+        """The error that names what the user lacks. None if it lacks nothing, or if Tryton cannot be asked now."""
         try:
             return check.lacking(self._rpc)
         except StopError as error:
             return error
-        except (RetryError, HoldError):  # it cannot be asked now: the refusal stands as it was told
+        except (RetryError, HoldError):
             return None
 
 
@@ -247,12 +258,3 @@ def _impersonal(step: Step, result: StepResult) -> StepResult:
     if isinstance(result, NotDone) and isinstance(result.error, HoldError):
         return NotDone(hidden(result.error, step.want), result.reached)
     return result
-
-
-@contextmanager
-def _of_no_document() -> Iterator[None]:
-    """For reads that concern no single document: if Tryton refuses one, everything stops (StopError)."""
-    try:
-        yield
-    except HoldError as error:
-        raise StopError(error.message, error.hint) from None

@@ -6,7 +6,7 @@ reason.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from sink.erp.contract import Advice, Sells, StopError
@@ -51,6 +51,11 @@ BUTTONS: Final[Mapping[str, Collection[str]]] = {
 }
 
 
+_RULED_BY: Final = {"sale.line": "sale.sale", "product.price_list.line": "product.price_list"}
+"""Models that have no rights of their own: by whose rights Tryton decides."""
+_INTO: Final = "put erp.user into the group {}; Tryton may need a restart to take it in"
+
+
 class TrytonFacts(NamedTuple):
     """The parts of Checked that Tryton itself tells."""
 
@@ -93,11 +98,34 @@ def _modules(rpc: Rpc) -> Iterator[Advice]:
 
 def _rights(rpc: Rpc) -> Iterator[Advice]:
     has = rpc.call("ir.model.access", "get_access", sorted(RIGHTS))
+    lacks: dict[str, list[str]] = {}
     for model, rights in RIGHTS.items():
-        lacks = [right for right in rights if not has.get(model, {}).get(right)]
-        if lacks:
-            hint = f"give erp.user a group that may {' and '.join(lacks)} {model}"
-            yield Advice(f"Tryton's user may not {' and '.join(lacks)} {model}", hint)
+        if missing := [right for right in rights if not has.get(model, {}).get(right)]:
+            lacks[model] = missing
+    groups = _groups_that_may(rpc, lacks)
+    for model, missing in lacks.items():
+        may = f"{' and '.join(missing)} {model}"
+        hint = _INTO.format(groups[model]) if groups[model] else f"give erp.user a group that may {may}"
+        yield Advice(f"Tryton's user may not {may}", hint)
+
+
+def _groups_that_may(rpc: Rpc, lacks: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """The names of the groups that have all that is lacking, by model; "" if no group has."""
+    ruled = {model: _RULED_BY.get(model, model) for model in lacks}
+    names = ("model", "group", *(f"perm_{right}" for right in (*_EVERY, "delete")))
+    rows = rpc.among("ir.model.access", "model", ruled.values(), names, ("group", "!=", None))
+    named = _named(rpc, {row["group"] for row in rows})
+    found: dict[str, str] = {}
+    for model, rights in lacks.items():
+        may = [row for row in rows if row["model"] == ruled[model] and all(row[f"perm_{right}"] for right in rights)]
+        found[model] = " or ".join(named(row["group"]) for row in may)
+    return found
+
+
+def _named(rpc: Rpc, groups: Collection[int]) -> Callable[[int], str]:
+    """Names of groups by id; the id itself if a name cannot be read."""
+    names = {row["id"]: str(row["name"]) for row in rpc.among("res.group", "id", groups, ["name"])}
+    return lambda group: names.get(group, str(group))
 
 
 def _buttons(rpc: Rpc) -> Iterator[Advice]:
@@ -106,12 +134,11 @@ def _buttons(rpc: Rpc) -> Iterator[Advice]:
     rows = rpc.among("ir.model.button", "model", BUTTONS, ["name", "model", "groups"])
     closed = [row for row in rows if row["name"] in BUTTONS[row["model"]]]
     closed = [row for row in closed if row["groups"] and not ours.intersection(row["groups"])]
-    ids = {group for row in closed for group in row["groups"]}
-    names = {row["id"]: row["name"] for row in rpc.among("res.group", "id", ids, ["name"])}
+    named = _named(rpc, {group for row in closed for group in row["groups"]})
     for row in closed:
-        groups = " or ".join(names.get(group, str(group)) for group in row["groups"])
-        hint = f"put erp.user into the group {groups}; Tryton may need a restart to take it in"
-        yield Advice(f"Tryton's user may not press {row['name']} of {row['model']}, which {groups} may", hint)
+        groups = " or ".join(map(named, row["groups"]))
+        message = f"Tryton's user may not press {row['name']} of {row['model']}, which {groups} may"
+        yield Advice(message, _INTO.format(groups))
 
 
 def _advice(rpc: Rpc, master: MasterData, version: str) -> Iterator[Advice]:
