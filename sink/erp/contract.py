@@ -158,11 +158,13 @@ class Advice(NamedTuple):
 
 class Sells(NamedTuple):
     """What the shop's documents refer to in the ERP, as far as the copy of the shop tells. price_lists: name → whether
-    its prices include tax. rates: in percent."""
+    its prices include tax. rates: in percent. decimals: SKU → the most decimals of a quantity that it is sold in; SKUs
+    that are sold in whole units are left out."""
 
     skus: Collection[str] = ()
     price_lists: Mapping[str, bool] = {}
     rates: Collection[Decimal] = ()
+    decimals: Mapping[str, int] = {}
 
 
 class Lack(NamedTuple):

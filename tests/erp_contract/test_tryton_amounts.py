@@ -1,4 +1,4 @@
-"""Tryton's own sums by tax rate, which a sale's totals do not show."""
+"""Tryton's own sums by tax rate, and its units: what a sale's totals do not show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deploy.tryton.screen import Screen
 from deploy.tryton.server import Tryton
 from sink.erp.contract import NotDone, Step, StopError
 from sink.erp.kinds import ErpRecord, Milestone, Sums, Value
-from tests.erp_contract.records import REF, SALE, Sink, create
+from tests.erp_contract.records import PRICE, REF, SALE, Sink, changed, create
 from tests.erp_contract.tryton_data import TrytonData
 from tests.erp_contract.tryton_target import TrytonTarget
 
@@ -95,3 +95,26 @@ def test_taxes_that_are_rounded_by_document_stop_all(
     assert isinstance(result.error, StopError), result.error
     sink.done(to_processing(record))
     assert sorted(tryton_data.run(BY_RATE)) == [(7, D("0.16"), D("0.02")), (19, D("0.26"), D("0.04"))]
+
+
+def test_what_is_sold_by_the_bag_leaves_by_the_bag(
+    tryton_place: TrytonTarget, tryton_data: TrytonData, admin: Screen
+) -> None:
+    """Three bags of 25 kg are 75 kg of stock, and the money is the shop's."""
+    (kilo,) = admin.rows("product.uom", [["symbol", "=", "kg"]], "category")
+    (taxed,) = admin.rows("product.category", [["name", "=", "19 %"]])
+    bag = {"name": "Bag 25 kg", "symbol": "bag", "category": kilo["category"], "digits": 0, "rounding": 1.0}
+    (unit,) = admin("product.uom", "create", [bag | {"factor": 25.0, "rate": 0.04}])
+    units = {"default_uom": kilo["id"], "sale_uom": unit}
+    flour = {"name": "Flour", "code": "BAG", "type": "goods", "salable": True, "account_category": taxed["id"]}
+    cost = {"list_price": D(1), "cost_price_method": "fixed", "products": [["create", [{"cost_price": D(1)}]]]}
+    admin("product.template", "create", [flour | units | cost])
+    sink = Sink(tryton_place.adapter(orders=ALL_THE_WAY))
+    sink.seed("customer")
+    three = line(D(19), D(3), D("59.70")) | {"sku": "BAG"}
+    sink.done(to_processing(sale(three)))
+    moved = "SELECT DISTINCT quantity, internal_quantity FROM stock_move WHERE shipment IS NOT NULL"
+    assert tryton_data.run(moved) == [(3.0, 75.0)]
+    (held,) = sink.apply(create(changed(PRICE, sku="BAG"), REF["price"]))
+    assert isinstance(held, NotDone)
+    assert "the shop's price is for one Bag 25 kg" in held.error.message

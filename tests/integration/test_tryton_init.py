@@ -17,7 +17,9 @@ from schemas.process.settings import load
 from sink import wiring
 from sink.apply.worker import Worker
 from sink.database import Connection
+from sink.documents.profile import load_profile
 from sink.operations.check import check
+from sink.operations.sells import sells
 from sink.settings import SinkSettings
 from tests.fix_erp import CUSTOMER, ORDER, PRICE, change, drain, held, mark, sql_erp, write_sink_settings
 from tests.programs import run
@@ -118,6 +120,17 @@ def test_from_an_installed_tryton_to_the_first_order(
         (price,) = erp.find("price", {"price_list": "retail"})
         assert price.observed.record.fields["sku"] == "A"
     assert held(middle) == ["the ERP has no item ZZ"]
+
+
+def test_what_the_shop_sells_in_parts_is_known(middle: Connection, profile_path: str) -> None:
+    change(
+        middle,
+        "INSERT INTO orders SELECT n, 'S-' || n, '7', now(), 'open', sku, quantity, 9"
+        " FROM (VALUES (2, 'A', 1.50), (3, 'B', 4.00)) AS new (n, sku, quantity)",
+    )
+    mark(middle, ORDER, *(ORDER._replace(key=key) for key in ("2", "3")))
+    found = sells(middle, load_profile(profile_path), "shop")
+    assert (found.skus, found.decimals) == ({"A", "B"}, {"A": 1})
 
 
 def test_in_an_erp_of_tables_nothing_is_made(

@@ -19,6 +19,7 @@ from sink.erp.kinds import BY_HAND, ErpRef, count
 from sink.erp.tryton.rpc import Row, Rpc, WriteCalls
 from sink.erp.tryton.settings import TrytonSettings
 
+_K = TypeVar("_K")
 _T = TypeVar("_T")
 Service = Literal["shipping", "payment", "charge", "discount", "refund", "cent"]
 KEY: Final = "ordertap:"
@@ -27,15 +28,40 @@ KEY: Final = "ordertap:"
 _A_MINUTE: Final = 60.0
 _CENT: Final = Decimal("0.01")
 _PERCENT: Final = Decimal(100)
+EVERY: Final = ("active", "in", [True, False])
+"""A clause that also finds records that were archived."""
 _ADDRESS: Final = ("party", "party_name", "attn", "street", "postal_code", "city", "country")
 
 
+class ProductUnits(NamedTuple):
+    """A product, and the ids of its units: orders are for units of sale, price lists and stock for units of stock."""
+
+    id: int
+    sold_by: int
+    stocked_by: int
+
+
+class Measure(NamedTuple):
+    """A unit. digits: decimals of a quantity in it. factor: how many of its category's base unit it is."""
+
+    name: str
+    digits: int
+    factor: Decimal
+
+
 class Item(NamedTuple):
-    """A product. digits: decimals of a quantity in its unit."""
+    """A product, and the unit that it is sold by. digits: decimals of a quantity in that unit."""
 
     id: int
     unit: int
     digits: int
+
+
+class Packed(NamedTuple):
+    """The units of a product if one unit of sale is more or less than one unit of stock."""
+
+    sold_by: Measure
+    stocked_by: Measure
 
 
 class Account(NamedTuple):
@@ -199,27 +225,29 @@ class MasterData:
         found = [self._taxes().get(one) for one in taxes]
         return len(found) == 1 and found[0] is not None and found[0]["amount"] == _CENT
 
-    def products(self, skus: Collection[str]) -> dict[str, int]:
-        """The SKUs that are codes of salable products, with their products' ids."""
+    def products(self, skus: Collection[str]) -> dict[str, ProductUnits]:
+        """The SKUs that are codes of salable products, with their products and units."""
+        # By the template: Tryton takes twice as long for the same fields of the product.
+        names = ["code", "template.sale_uom", "template.default_uom"]
 
-        def look(missing: Collection[str]) -> dict[str, int]:
-            rows = self._rpc.among("product.product", "code", missing, ["code"], ("salable", "=", True))
-            return {row["code"]: row["id"] for row in rows}
+        def look(missing: Collection[str]) -> dict[str, ProductUnits]:
+            rows = self._rpc.among("product.product", "code", missing, names, ("salable", "=", True))
+            return {row["code"]: _product(row) for row in rows}
 
         return self._each("product", skus, look)
 
     def items(self, skus: Collection[str]) -> dict[str, Item]:
-        """The same with the units, which take Tryton longer than the products."""
+        """The same, with what an order's line needs of the unit of sale."""
+        found = self.products(skus)
+        units = self._units({one.sold_by for one in found.values()})
+        return {sku: Item(one.id, one.sold_by, units[one.sold_by].digits) for sku, one in found.items()}
 
-        def look(missing: Collection[str]) -> dict[str, Item]:
-            ids = self.products(missing)
-            # By the template: Tryton takes twice as long for the same fields of the product.
-            rows = self._rpc.among("product.product", "id", ids.values(), ["template.default_uom.digits"])
-            units = {row["id"]: row["template."]["default_uom."] for row in rows}
-            known = {sku: (one, units[one]) for sku, one in ids.items() if one in units}
-            return {sku: Item(one, unit["id"], int(unit["digits"])) for sku, (one, unit) in known.items()}
-
-        return self._each("item", skus, look)
+    def packed(self, skus: Collection[str]) -> dict[str, Packed]:
+        """The SKUs whose unit of sale is more or less than their unit of stock: a bag of 25 kg, and a kg."""
+        differ = {sku: one for sku, one in self.products(skus).items() if one.sold_by != one.stocked_by}
+        units = self._units({unit for one in differ.values() for unit in (one.sold_by, one.stocked_by)})
+        found = {sku: Packed(units[one.sold_by], units[one.stocked_by]) for sku, one in differ.items()}
+        return {sku: one for sku, one in found.items() if one.sold_by.factor != one.stocked_by.factor}
 
     def salable(self, skus: Collection[str]) -> set[str]:
         """The SKUs that are salable now, or were a minute ago."""
@@ -227,19 +255,25 @@ class MasterData:
         with self._lock:
             old = [sku for sku in skus if self._known.get(("sold at", sku), 0.0) < now - _A_MINUTE]
             for sku in old:
-                self._known.pop(("product", sku), None)
-                self._known.pop(("item", sku), None)
+                known: ProductUnits | None = self._known.pop(("product", sku), None)
+                self._known.pop(("unit", known and known.sold_by), None)
         found = self.products(skus)
         with self._lock:
             self._known |= {("sold at", sku): now for sku in old if sku in found}
         return {*found}
 
-    def product(self, sku: str) -> int:
-        """Id of the salable product of a SKU."""
-        return _of(sku, self.products([sku]))
+    def priced(self, sku: str) -> int:
+        """Id of the salable product of a SKU, for a price list. HoldError if the list's price is for another unit than
+        the shop's, which is for what the shop sells."""
+        product = _of(sku, self.products([sku]))
+        for sold_by, stocked_by in self.packed([sku]).values():
+            hint = f"enter it there by hand, or let the product be sold by {stocked_by.name}; then `sink retry`"
+            message = f"the shop's price is for one {sold_by.name}, the ERP's price lists are for one {stocked_by.name}"
+            raise HoldError(message, hint, "master data")
+        return product.id
 
     def item(self, sku: str) -> Item:
-        """The salable product of a SKU, with its unit."""
+        """The salable product of a SKU, with its unit of sale."""
         return _of(sku, self.items([sku]))
 
     def service(self, kind: str, rate: Decimal) -> Item:
@@ -296,6 +330,13 @@ class MasterData:
             values = [{"party": party} | address._asdict() for party, address in fresh]
             found |= zip(fresh, calls.call("party.address", "create", values), strict=True)
         return {one: found[one] for one in wanted}
+
+    def _units(self, ids: Collection[int]) -> dict[int, Measure]:
+        def look(missing: Collection[int]) -> dict[int, Measure]:
+            rows = self._rpc.among("product.uom", "id", missing, ["name", "digits", "factor"], EVERY)
+            return {row["id"]: Measure(row["name"], int(row["digits"]), Decimal(row["factor"])) for row in rows}
+
+        return self._each("unit", ids, look)
 
     def _tax(self, rate: Decimal) -> int:
         named = self.settings.tax_name(rate)
@@ -359,22 +400,27 @@ class MasterData:
             self._known[what, key] = found
         return found
 
-    def _each(
-        self, what: str, keys: Collection[str], look: Callable[[Collection[str]], Mapping[str, _T]]
-    ) -> dict[str, _T]:
+    def _each(self, what: str, keys: Collection[_K], look: Callable[[Collection[_K]], Mapping[_K, _T]]) -> dict[_K, _T]:
         """The same for several keys at once. Those that `look` does not find are left out."""
         with self._lock:
-            missing = [key for key in keys if (what, key) not in self._known]
-        found = look(missing) if missing else {}
-        with self._lock:
-            self._known |= {(what, key): one for key, one in found.items()}
-            return {key: self._known[what, key] for key in keys if (what, key) in self._known}
+            found = {key: self._known[what, key] for key in keys if (what, key) in self._known}
+        if missing := [key for key in keys if key not in found]:
+            looked = look(missing)
+            with self._lock:
+                self._known |= {(what, key): one for key, one in looked.items()}
+            found |= looked
+        return found
 
 
 def _of(sku: str, found: Mapping[str, _T]) -> _T:
     if sku not in found:
         raise HoldError(f"the ERP has no item {sku}", "make it there, or make it salable", "master data")
     return found[sku]
+
+
+def _product(row: Row) -> ProductUnits:
+    of = row["template."]
+    return ProductUnits(row["id"], of["sale_uom"] or of["default_uom"], of["default_uom"])
 
 
 def key_of(identifiers: Iterable[Row]) -> str:

@@ -211,7 +211,7 @@ class Prices:
         first, last = self._days(_time(since), _time(until))
         return {
             "price_list": self._master.price_list(str(fields["price_list"])),
-            "product": self._master.product(str(fields["sku"])),
+            "product": self._master.priced(str(fields["sku"])),
             "formula": formula,
             "quantity": float(least),
             "start_date": first,

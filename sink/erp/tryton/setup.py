@@ -14,13 +14,14 @@ from typing import Any, Final
 
 from sink.erp.contract import HoldError, Lack, LogIn, Sells, StopError
 from sink.erp.kinds import count
-from sink.erp.tryton.catalogue import MasterData
+from sink.erp.tryton.catalogue import EVERY, MasterData
 from sink.erp.tryton.rpc import Row, Rpc, WriteCalls, now
 from sink.erp.tryton.settings import TrytonSettings
 
 MADE_BY: Final = "`sink init` makes it"
 _CHARGED: Final = ("shipping", "payment", "charge", "discount", "refund")
 _CENT: Final = Decimal("0.01")
+_NAMED: Final = 20
 _NO_LIST: Final = "Tryton has no price list {!r}: its prices are held"
 _AT_MOST: Final = timedelta(minutes=5)
 
@@ -58,6 +59,12 @@ def _company_of(settings: TrytonSettings) -> str:
         return str(row["party."]["name"])
 
 
+def _named(told: Mapping[str, str]) -> str:
+    """The first of them by SKU, and how many more there are."""
+    more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
+    return ", ".join(told[sku] for sku in sorted(told)[:_NAMED]) + more
+
+
 def _with(taxes: bool) -> str:
     return "with" if taxes else "without"
 
@@ -77,6 +84,7 @@ class Needs:
         self._master.forget()
         yield from self._for_every_order()
         yield from self._price_lists()
+        yield from self._units()
         taken: set[str] = set()
         for rate in sorted({rate.normalize() for rate in (*self._master.rates(), *self._sells.rates)}):
             yield from self._of_a_rate(rate, taken)
@@ -126,6 +134,24 @@ class Needs:
                 hint = "set the list's Tax Included in Tryton, or name another list in erp.price_lists"
                 yield Lack(f"{theirs}, the shop's {_with(sold[ours])}: they are held", hint)
 
+    def _units(self) -> Iterator[Lack]:
+        """What the shop's quantities and prices may not mean in Tryton."""
+        packed = self._master.packed(self._sells.skus)
+        units = {sku: f"{sku} (by {one.sold_by.name}, not {one.stocked_by.name})" for sku, one in packed.items()}
+        if units:
+            message = f"Tryton sells {len(units)} of the shop's SKUs by another unit than it stocks: {_named(units)}"
+            hint = "orders are booked by the unit of sale, and prices are held, as price lists are by that of stock;"
+            yield Lack(message, f"{hint} if the shop means the unit of stock, make it the product's Sale UOM")
+        items = self._master.items(self._sells.decimals)
+        parts = {
+            sku: f"{sku} (decimals: {decimals}, in Tryton {items[sku].digits})"
+            for sku, decimals in self._sells.decimals.items()
+            if sku in items and decimals > items[sku].digits
+        }
+        if parts:
+            message = f"the shop sells parts of a unit that Tryton does not divide: {_named(parts)}: they are held"
+            yield Lack(message, "give the products a Sale UOM with more digits")
+
     def _of_a_rate(self, rate: Decimal, taken: set[str]) -> Iterator[Lack]:
         """A rate's tax, and the products with that tax. taken: codes that another rate already uses."""
         try:
@@ -136,7 +162,7 @@ class Needs:
         kinds = (*_CHARGED, "cent") if self._settings.rounding == "line" else _CHARGED
         codes = {self._settings.item(kind, rate): kind for kind in kinds}
         missing = {*codes} - taken - self._master.salable(codes)
-        closed = self._rpc.among("product.product", "code", missing, ["code"], ("active", "in", [True, False]))
+        closed = self._rpc.among("product.product", "code", missing, ["code"], EVERY)
         for code in sorted(missing):
             there = any(row["code"] == code for row in closed)
             yield self._item(code, codes[code], rate, tax, there)

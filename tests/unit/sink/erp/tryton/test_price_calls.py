@@ -38,7 +38,8 @@ class Server:
             return []
         self.asked.append(f"{model} {name}")
         if model == "product.product":
-            return [{"id": int(sku), "code": sku} for sku in values]
+            units = {"sale_uom": 1, "default_uom": 1}
+            return [{"id": int(sku), "code": sku, "template.": units} for sku in values]
         if model != LINE:
             return [LIST]
         of = (lambda row: row["product."]["id"]) if name == "product" else (lambda row: row[name])
