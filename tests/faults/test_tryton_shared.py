@@ -143,7 +143,8 @@ def _second_company(tryton: Tryton, admin: Screen) -> Iterator[Screen]:
 
 
 def _with_a_web_shop_and_a_tax(founder: Screen, first: dict[str, Any]) -> None:
-    """Makes what orders need to become quotations."""
+    """Makes what orders need to become quotations. Each company rounds its taxes in its own way."""
+    founder("account.configuration", "write", [1], {"tax_rounding": "line"})
     (type_,) = founder("account.account.type", "create", [{"name": "Taxes", "statement": "balance"}])
     (account,) = founder("account.account", "create", [{"name": "Taxes", "type": type_}])
     tax = {"name": "VAT 19 %", "description": "VAT 19 %", "type": "percentage", "rate": Decimal("0.19"),
