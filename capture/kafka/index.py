@@ -166,6 +166,7 @@ class Index:
                 tuple(sorted(self._parked)),
                 tuple(self._begun),
                 tuple(states),
+                position.heartbeat.at_ms * 1000 if position.heartbeat else 0,
             )
         )
         # No text can have these bytes: a quotation mark inside it has a backslash before it.

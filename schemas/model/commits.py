@@ -62,7 +62,8 @@ class IndexRecord(NamedTuple):
     whole. `parked`: tables with a change since the record before that is not written. `begun`: tables that have their
     first change without a copy of the rows before it. `tables`: the tables of its commits and snapshots, each with the
     topic in which it begins. `snapshots`: those whose state is new; in the first record of each start of capture, all
-    that matter.
+    that matter. `beat_us`: time of the last heartbeat before `end`, µs since 1970 (0: none): all that was committed
+    until then is in Kafka.
     """
 
     serial: int
@@ -74,6 +75,7 @@ class IndexRecord(NamedTuple):
     parked: tuple[str, ...] = ()
     begun: tuple[str, ...] = ()
     snapshots: tuple[SnapshotState, ...] = ()
+    beat_us: int = 0
 
 
 _VERSION: Final = 1
@@ -96,6 +98,7 @@ def dump_index(record: IndexRecord) -> bytes:
         "parked": list(record.parked),
         "begun": list(record.begun),
         "snapshots": [{**one._asdict(), "lsn": int(one.lsn), "rows": dict(one.rows)} for one in record.snapshots],
+        "beat_us": record.beat_us,
     }
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -123,6 +126,7 @@ def parse_index(value: bytes) -> IndexRecord:
             tuple(content["parked"]),
             tuple(content["begun"]),
             tuple(_snapshot(one) for one in content["snapshots"]),
+            operator.index(content.get("beat_us", 0)),  # an earlier capture wrote none
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         raise DataError(

@@ -89,7 +89,7 @@ def told(seen: SinkStatus) -> Iterator[str]:
 
 def _copy(copy: Copy) -> Iterator[str]:
     """The copy's position, and what it waits for."""
-    made = copy.committed_at and f", last shop commit: {copy.committed_at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    made = copy.committed_at and f", the shop as of {copy.committed_at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
     where = f"{copy.stamp.commit_lsn} (generation {copy.stamp.generation})"
     yield f"copy: {copy.state} at {where}" + (made or "")
     if copy.waits_for:

@@ -94,7 +94,8 @@ class PendingCommit:
 class IndexEnd:
     """The end of a record of the index. Everything up to `stamp` is visible when its turn comes.
 
-    `next_offset`: where the index is read on; `serial`: that record's number.
+    `next_offset`: where the index is read on; `serial`: that record's number; `ts_us`: time of its last
+    heartbeat.
     """
 
     stamp: Stamp
@@ -103,6 +104,7 @@ class IndexEnd:
     parked: tuple[str, ...]
     begun: tuple[str, ...]
     snapshots: tuple[SnapshotState, ...]
+    ts_us: int
 
 
 class ChainBreak(NamedTuple):
@@ -162,8 +164,8 @@ class Assembly:
         self._serial, self._end = record.serial, end
         self.topics |= {topic: table for table, topic in record.tables if table in self._tables}
         self._queue.extend(entries)
-        snapshots = tuple(record.snapshots)
-        self._queue.append(IndexEnd(end, record.serial, offset + 1, record.parked, record.begun, snapshots))
+        told = (record.parked, record.begun, tuple(record.snapshots), record.beat_us)
+        self._queue.append(IndexEnd(end, record.serial, offset + 1, *told))
 
     def _entries(self, record: IndexRecord) -> list[PendingCommit]:
         """The commits of a record that are not visible yet and change tables of the profile."""

@@ -36,8 +36,8 @@ class Parcel:
     """What becomes visible in one transaction. It is not changed after it was handed over.
 
     `batch`: the rows, decoded. `reached`: partition → the first offset that is not staged afterwards. `commit_us`: time
-    of its last commit, µs since 1970; 0 if it has none. `waits_for`: what the copy waits for, for people; None:
-    unchanged.
+    of its last commit or heartbeat, µs since 1970; 0 if it has none. `waits_for`: what the copy waits for, for people;
+    None: unchanged.
     """
 
     position: Position

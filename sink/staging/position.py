@@ -52,7 +52,7 @@ def load_position(cursor: Cursor) -> Position:
 def save_position(cursor: Cursor, position: Position, commit_us: int | None) -> None:
     """Writes the position, in the transaction that writes the rows. The snapshots decide whether it is steady.
 
-    `commit_us`: time of the last visible commit, µs since 1970; None: unchanged.
+    `commit_us`: time of the last visible commit or heartbeat, µs since 1970; None: unchanged.
     """
     cursor.execute(
         "INSERT INTO copy AS c (one, generation, lsn, ordinal, state, index_topic_id,"  # noqa: S608  (our own text)
@@ -89,8 +89,8 @@ def save_waiting(cursor: Cursor, reason: str) -> None:
 
 
 class Copy(NamedTuple):
-    """The copy for people. `committed_at`: time of its last commit in the shop; `reached_at`: since when it stands
-    there."""
+    """The copy for people. `committed_at`: time of its last commit or heartbeat in the shop, up to which it has all;
+    `reached_at`: since when it stands there."""
 
     stamp: Stamp
     state: State
@@ -106,6 +106,11 @@ def show_copy(cursor: Cursor) -> Copy:
     if row is None:
         return Copy(NOWHERE, "catching up", None, None, "nothing was read yet")
     return Copy(Stamp(row[0], LSN(int(row[1])), row[2]), *row[3:])
+
+
+def copied_until(cursor: Cursor) -> datetime | None:
+    """The shop's time up to which the copy has everything; None if no commit or heartbeat has come yet."""
+    return show_copy(cursor).committed_at
 
 
 def place_of_shop(cursor: Cursor) -> tuple[datetime, LSN]:

@@ -297,7 +297,7 @@ class Sequencer:
             batch=self._committer.decode(rows, topics),
             foreign=self._reading.take_foreign(),
             turns=[step for step in steps if isinstance(step, IndexEnd)],
-            commit_us=max((step.ts_us for step in steps if isinstance(step, PendingCommit)), default=0),
+            commit_us=max((step.ts_us for step in steps), default=0),
             gaps=gaps,
             completes=self._completed(),
             waits_for=self._waits_for() if self._is_due() else None,

@@ -312,7 +312,7 @@ def test_status_and_offsets_are_columns(chain: Chain) -> None:
     wait_for(lambda: chain.in_erp(order), "an order after the snapshot in the ERP")
     status = chain.says("status").splitlines()
     assert status[0].startswith("copy: steady at ")
-    assert "(generation 1), last shop commit: " in status[0]
+    assert "(generation 1), the shop as of " in status[0]
     assert status[1].split()[:2] == ["document", "done"]
     assert status[-1].startswith("lag: ")
     shown = chain.says("offsets", "show").splitlines()

@@ -92,6 +92,7 @@ def test_an_idle_shops_index_goes_on(shop: Shop) -> None:
     last, *beats, _stop = [one.content for one in shop.index()[before - 1 :]]
     assert [one["commits"] for one in beats] == [[] for _ in beats]
     assert last["end"] < beats[0]["end"] < beats[1]["end"]
+    assert 0 < beats[0]["beat_us"] < beats[1]["beat_us"]
     shop.prove()
 
 

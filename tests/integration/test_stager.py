@@ -45,6 +45,15 @@ def test_a_whole_commit_waits_for_an_earlier_one_that_is_not(feed: Feed) -> None
         assert feed.gaps() == []
 
 
+def test_a_heartbeat_says_until_when_the_copy_has_everything(feed: Feed) -> None:
+    """In a quiet shop, nothing else does."""
+    feed.commit(1_100, order(17, 1_100))
+    feed.write(index=feed.indexed(end=1_200, beat_us=5_000_000))
+    with feed.running():
+        feed.until_at(1_200)
+        assert feed.rows("SELECT extract(epoch FROM committed_at) FROM ordertap_shop.copy") == [(5,)]
+
+
 def test_one_row_changed_five_times_in_a_commit_is_five_changes(feed: Feed) -> None:
     feed.commit(1_100, *(order(17, 1_100, n, f"s{n}", "c" if n == 1 else "u") for n in range(1, 6)))
     with feed.running():
