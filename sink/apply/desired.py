@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeAlias
 
 from schemas.model.errors import SettingsError
@@ -37,11 +38,13 @@ from sink.planning.decisions import Decisions
 from sink.planning.policy import Check, Hold
 from sink.staging import own_rows
 from sink.staging.gaps import FILLED_BY, TableGap, table_gaps
-from sink.staging.position import load_position, why_not_planned
+from sink.staging.position import copied_until, load_position, why_not_planned
 
 _READ_AGAIN = "read it again: `sink offsets reset` to before it, or `capture signal snapshot` of its table"
 
 _NUMBERS_TRIED: Final = 20
+_HEARTBEATS: Final = 30.0
+"""Seconds after a time by which the copy has mostly passed it: capture writes a heartbeat every few."""
 
 ANOTHER_IDENTITY: Final = (
     "number, date or buyer no longer match what was sent under this key: the shop seems to have reused it"
@@ -124,10 +127,11 @@ class Desired:
             position = load_position(cursor)
             if reason := why_not_planned(cursor, self._rules.require_snapshot, position):
                 raise NotPlannedError(reason, "it starts by itself; `sink status` shows how far the copy is")
+            as_of = copied_until(cursor)
             with names_of(cursor, self._rules.shop):
                 for name in sorted({ref.type for ref in refs}):
                     keys = [ref.key for ref in refs if ref.type == name]
-                    for key, built in build(cursor, self._profile.documents[name], keys).items():
+                    for key, built in build(cursor, self._profile.documents[name], keys, as_of).items():
                         found[DocumentRef(name, key)] = built
             unreadable = blocked.reasons(cursor, refs)
             gaps = table_gaps(cursor)
@@ -186,11 +190,9 @@ class Desired:
             return self._only_cancelled(one, built)
         if one.account and not isinstance(built, Missing):
             return Outcome.shares(one.account)  # the account is not theirs alone, so the ERP keeps its own data
-        if isinstance(built, NotReady) and one.applied:
-            return Wanted(None, taken_back=True)
         match built:
-            case NotReady():
-                return Outcome.not_ready()
+            case NotReady(until):
+                return _not_ready(one, until)
             case Invalid():
                 return self._rules.settling(Hold(built.reason, built.next_step, "data", Check.INVALID), one)
             case Hold():
@@ -386,6 +388,12 @@ class Desired:
         step = "make the item in the ERP; the sink looks again by itself"
         reason = f"the ERP has no item {', '.join(unknown[:5])}"
         return self._rules.held(Hold(reason, step, "master data", Check.UNKNOWN_ITEM))
+
+
+def _not_ready(one: Entry, until: datetime | None) -> Wanted | Outcome:
+    if until is not None:
+        return Outcome.not_ready(until, max(0.0, (until - datetime.now(UTC)).total_seconds()) + _HEARTBEATS)
+    return Wanted(None, taken_back=True) if one.applied else Outcome.not_ready()
 
 
 def _cancelled(one: Entry, built: Known, found: Wanted | Outcome) -> Wanted | Outcome:

@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import psycopg2
@@ -23,23 +24,24 @@ UNSEEN: Final = "OT001"
 """The SQLSTATE that a staged view raises for a row that lacks a value the profile reads."""
 
 
-def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, Built]:
+def build(cursor: Cursor, rule: DocumentRule, keys: Sequence[str], as_of: datetime | None = None) -> dict[str, Built]:
     """Builds the documents of one kind that have these keys.
 
-    Runs in the caller's transaction, which is REPEATABLE READ READ ONLY so that a document is of one moment, with the
-    caller's search_path (`names_of`). SettingsError if the profile's SQL does not run.
+    `as_of`: the shop's time up to which all rows are there, for `ready_at`; None: now. Runs in the caller's
+    transaction, which is REPEATABLE READ READ ONLY so that a document is of one moment, with the caller's search_path
+    (`names_of`). SettingsError if the profile's SQL does not run.
     """
     if not keys:
         return {}
     cursor.execute("SAVEPOINT build")
     try:
-        built = _built(cursor, rule, keys)
+        built = _built(cursor, rule, keys, as_of)
     except _UnfitError as error:
         cursor.execute("ROLLBACK TO SAVEPOINT build")
         if len(keys) == 1:
             return {keys[0]: Invalid(error.message, error.hint)}
         # One document's data must not hold up the others: find it.
-        return {key: one for alone in keys for key, one in build(cursor, rule, [alone]).items()}
+        return {key: one for alone in keys for key, one in build(cursor, rule, [alone], as_of).items()}
     cursor.execute("RELEASE SAVEPOINT build")
     return built
 
@@ -49,8 +51,8 @@ class _UnfitError(DataError):
     Python cannot hold, such as the year 20000. The text contains no value."""
 
 
-def _built(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str, Built]:
-    heads = _select(cursor, f"{rule.name}.sql", rule.head, keys)
+def _built(cursor: Cursor, rule: DocumentRule, keys: Sequence[str], as_of: datetime | None) -> dict[str, Built]:
+    heads = _heads(cursor, rule, keys, as_of)
     parts: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for field, statement in rule.children.items():
         for row in _select(cursor, f"{rule.name}.{field}.sql", statement, keys):
@@ -61,27 +63,39 @@ def _built(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> dict[str,
         key = str(head["key"])
         if times[key] > 1:
             built[key] = Invalid(f"{rule.name}.sql: {times[key]} rows with the key {key}")
-        elif head.pop("ready", True):
-            built[key] = _document(rule, head | parts.get(key, {}))
+        elif (not_ready := head.pop("not ready")) is not None:
+            built[key] = not_ready
         else:
-            built[key] = NotReady()
+            built[key] = _document(rule, head | parts.get(key, {}))
     return built
 
 
+def _heads(cursor: Cursor, rule: DocumentRule, keys: Sequence[str], as_of: datetime | None) -> list[dict[str, Any]]:
+    """The head rows, with what `ready` and `ready_at` say as `not ready`: a NotReady or None."""
+    heads = _select(cursor, f"{rule.name}.sql", rule.head, keys)
+    if as_of is None and any(head.get("ready_at") is not None for head in heads):
+        cursor.execute("SELECT now()")
+        as_of = (cursor.fetchone() or (None,))[0]
+    for head in heads:
+        ready, ready_at = head.pop("ready", True), head.pop("ready_at", None)
+        early = ready_at is not None and as_of is not None and ready_at > as_of
+        head["not ready"] = NotReady() if not ready else NotReady(ready_at) if early else None
+    return heads
+
+
 def ready_keys(cursor: Cursor, rule: DocumentRule, keys: Sequence[str]) -> set[str]:
-    """The keys whose head row exists and is ready. Children are not read. A head that fails is left out."""
+    """The keys whose head row exists and is ready by now. Children are not read. A head that fails is left out."""
     if not keys:
         return set()
     cursor.execute("SAVEPOINT ready")
     try:
-        names, heads = _rows(cursor, f"{rule.name}.sql", rule.head, keys)
+        heads = _heads(cursor, rule, keys, None)
     except _UnfitError:
         cursor.execute("ROLLBACK TO SAVEPOINT ready")
         half = len(keys) // 2
         return ready_keys(cursor, rule, keys[:half]) | ready_keys(cursor, rule, keys[half:]) if half else set()
     cursor.execute("RELEASE SAVEPOINT ready")
-    key, ready = names.index("key"), names.index("ready") if "ready" in names else None
-    return {str(head[key]) for head in heads if ready is None or head[ready]}
+    return {str(head["key"]) for head in heads if head["not ready"] is None}
 
 
 def values(
@@ -182,15 +196,10 @@ def _document(rule: DocumentRule, content: dict[str, Any]) -> Built:
 
 
 def _select(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> list[dict[str, Any]]:
-    names, rows = _rows(cursor, where, statement, keys)
-    return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def _rows(cursor: Cursor, where: str, statement: str, keys: Sequence[str]) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """The column names and the rows."""
     with _errors(where):
         cursor.execute(statement, {"keys": TextArray(keys)})
-        return [column.name for column in cursor.description or ()], cursor.fetchall()
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _ask(cursor: Cursor, where: str, statement: str) -> None:

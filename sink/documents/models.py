@@ -223,7 +223,10 @@ def part_of(annotation: Any) -> type[Part] | None:
 
 
 class NotReady(NamedTuple):
-    """The document exists, but is not to be carried over yet (`ready` is false)."""
+    """The document exists, but is not to be carried over yet: `ready` is false, or `ready_at` is still to come
+    (`until`)."""
+
+    until: datetime | None = None
 
 
 class Missing(NamedTuple):

@@ -33,9 +33,9 @@ class State(StrEnum):
 
 class Standing(NamedTuple):
     """What reconcile needs to know of a document. `external`: its key in the ERP, if it has one; `dirty`: marked since
-    the last look; `sending`: it has an intent. `marked` counts marks, `revision` steps. `decisions`: see
-    `planning.decisions`; `paid`: of an order, as the ERP was told; `account`: the one that a customer shares;
-    `written`: as far as we know, the ERP got it."""
+    the last look, or its time may have come; `sending`: it has an intent. `marked` counts marks, `revision` steps.
+    `decisions`: see `planning.decisions`; `paid`: of an order, as the ERP was told; `account`: the one that a customer
+    shares; `written`: as far as we know, the ERP got it."""
 
     state: State
     unit: str
@@ -90,11 +90,18 @@ class Intent:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+def why_not_ready(until: datetime | None) -> str:
+    """Why a document is not ready, in words. `until`: the time before which it is not."""
+    if until is None:
+        return "the shop has not finished it"
+    return f"the shop may add to it until {until.astimezone():%Y-%m-%d %H:%M %Z}"
+
+
 _SEE_IT: Final = ("", "see `sink show {ref}`")
 _WAITS: Final[Mapping[State | None, tuple[str, str]]] = {
     None: (", whose rows have not arrived", "correct what refers to {ref} in the shop, or add it there"),
     State.GONE: (", which the shop has deleted", "correct what refers to {ref} in the shop, or restore it there"),
-    State.NOT_READY: (", which the shop has not finished", "finish {ref} in the shop"),
+    State.NOT_READY: (", which is not ready", "see `sink show {ref}`"),
     State.IGNORED: (", which a person ignores", "`sink ignore --undo {ref} --person NAME` to send it"),
     State.HELD: _SEE_IT,
     State.WAITS: _SEE_IT,
@@ -169,9 +176,10 @@ class Outcome:
         return cls(State.GONE)
 
     @classmethod
-    def not_ready(cls) -> Self:
-        """The shop has not finished it."""
-        return cls(State.NOT_READY, "the shop has not finished it")
+    def not_ready(cls, until: datetime | None = None, again: float | None = None) -> Self:
+        """The shop has not finished it, or its time has not come. `until`: when it comes, with another look after
+        `again` seconds."""
+        return cls(State.NOT_READY, why_not_ready(until), again=again)
 
     @classmethod
     def early(cls) -> Self:

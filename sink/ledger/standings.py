@@ -11,7 +11,8 @@ from sink.documents.refs import DocumentRef
 from sink.ledger.outcomes import Standing, State
 
 _STANDING: Final = (
-    "SELECT type, key, state, unit, external, needed, seen < marked, intent IS NOT NULL, marked, marked_at, revision,"
+    "SELECT type, key, state, unit, external, needed, seen < marked OR (state = 'not ready' AND next_try IS NOT NULL),"
+    " intent IS NOT NULL, marked, marked_at, revision,"
     " decisions, (applied #>> '{fields,paid,n}')::numeric, account, applied IS NOT NULL"
     " FROM document WHERE "
 )

@@ -19,7 +19,7 @@ from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Kind, Milestone
 from sink.erp.money import money
 from sink.ledger import decisions, documents, history, marks
 from sink.ledger.documents import Entry
-from sink.ledger.outcomes import State
+from sink.ledger.outcomes import State, why_not_ready
 from sink.operations.accept import busy
 from sink.operations.show import built_of, buyers_of, kind_of, links_of
 from sink.planning import adoption
@@ -180,8 +180,8 @@ def _shop_side(sides: LinkSides, ref: DocumentRef) -> ErpRecord:
     match built:
         case None | Missing():
             raise SettingsError(f"the shop has no {ref}", "`sink list` shows what there is")
-        case NotReady():
-            raise SettingsError(f"the shop has not finished {ref}", "link it when it is ready")
+        case NotReady(until):
+            raise SettingsError(f"{ref} is not ready: {why_not_ready(until)}", "link it when it is ready")
         case Invalid():
             raise SettingsError(f"{ref}: {built.reason}", built.next_step)
     with transaction(sides.connection) as cursor:

@@ -21,6 +21,7 @@ from sink.ledger import documents, history, listed
 from sink.ledger.documents import Entry
 from sink.ledger.history import HistoryLine
 from sink.ledger.listed import Listed
+from sink.ledger.outcomes import why_not_ready
 from sink.planning.decisions import Decisions
 from sink.planning.policy import Disputed
 from sink.staging import position
@@ -182,7 +183,7 @@ def _document(
         case Invalid():
             not_built = built.reason
         case NotReady():
-            not_built = "the shop has not finished it"
+            not_built = why_not_ready(built.until)
         case Missing():
             not_built = "the shop does not have it"
         case _:

@@ -1,5 +1,7 @@
 """Documents from a profile's SQL, on a real server: one document's bad data does not hold up the others."""
 
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg2
@@ -51,6 +53,19 @@ def test_each_document_is_what_its_own_data_makes_it(shop: str, tmp_path: Path) 
     assert found["3"].reason == "currency is empty, and must be a valid string"
     assert (found["4"], found["5"]) == (NotReady(), Missing())
     assert found["x"] == Invalid("price.sql: invalid text representation")
+
+
+def test_a_document_is_not_ready_before_its_time(shop: str, tmp_path: Path) -> None:
+    """By the time up to which the rows are all there; without that, by now."""
+    head = HEAD.replace("ready FROM", "ready, CASE id WHEN 1 THEN '2999-01-01Z'::timestamptz END AS ready_at FROM")
+    ends = datetime(2999, 1, 1, tzinfo=UTC)
+    built(shop, tmp_path, [], head)
+    rule = load_profile(str(tmp_path)).documents["price"]
+    with closing(connect(shop, "public")) as connection, transaction(connection) as cursor:
+        assert build(cursor, rule, ["1", "4"]) == {"1": NotReady(ends), "4": NotReady()}
+        assert build(cursor, rule, ["1"], ends - timedelta(seconds=1)) == {"1": NotReady(ends)}
+        assert isinstance(build(cursor, rule, ["1"], ends)["1"], Price)
+        assert ready_keys(cursor, rule, ["1"]) == set()
 
 
 def test_sql_that_does_not_run_names_its_file(shop: str, tmp_path: Path) -> None:
