@@ -19,6 +19,7 @@ from sink.documents.models import Built, Document, Invalid, Missing, NotReady
 from sink.documents.profile import DocumentRule, Profile
 from sink.documents.refs import DocumentRef
 from sink.documents.refusals import in_words
+from sink.documents.touched_by import Touch
 
 UNSEEN: Final = "OT001"
 """The SQLSTATE that a staged view raises for a row that lacks a value the profile reads."""
@@ -175,11 +176,19 @@ def _keys(rule: DocumentRule) -> str:
     for touch in rule.touched_by:
         if touch.selects:
             continue
-        of = f'changed."{rule.order}"::text' if rule.order and touch.table == rule.root else "NULL"
+        of = _order_of(rule.order) if rule.order and touch.table == rule.root else "NULL"
         table = touch.table.rpartition(".")[2]
         parts.append(f'SELECT ({touch.sql}\n)::text AS key, {of} AS of FROM "{table}" AS changed')  # noqa: S608
     every = " UNION ALL ".join(parts)
     return f"SELECT key, max(of) AS of FROM ({every}) AS k WHERE key IS NOT NULL GROUP BY key"  # noqa: S608
+
+
+def _order_of(order: Touch) -> str:
+    """SQL for the key of a shop order, from a root row called `changed`."""
+    if not order.selects:
+        return f'changed."{order.sql}"::text'
+    keys = f"SELECT NULL AS key WHERE false UNION ALL ({order.sql}\n)"
+    return f"(WITH changed AS (SELECT changed.*) SELECT max(key::text) FROM ({keys}) AS o)"  # noqa: S608
 
 
 def _quoted(text: str) -> str:

@@ -9,7 +9,8 @@ documents:
   return_order:                         also the name of its files: return_order.sql, return_order.lines.sql
     model: ReturnOrder                  one of sink/documents/models.py
     key: returns.id                     its root row
-    order: returns.order_id             the shop order it belongs to: both are applied together
+    order: returns.order_id             the key of its order, if it has one: both are applied together. A column of the
+                                        root row, or SQL over it: SELECT … FROM changed c JOIN orders o ON …
     series: ""                          of several documents of one model: part of the key in the ERP, so for ever
     touched_by:                         which changed rows make it worth another look: table → SQL that gives its key
       returns: id                         an expression over one changed row
@@ -24,6 +25,12 @@ expressions over whole tables are all keys of a document, so its root must have 
 
 A table that the SQL reads and `touched_by` does not name is a *reference*: its changes touch nothing, so that one
 renamed product does not mark a million orders. Only a row that comes late wakes the documents that lacked it.
+
+A document may be made of many root rows, such as one order per buyer and day: its root has only expressions, none of
+them the column in `key`.
+
+extends: sample                         takes what is not here from another profile: tables, documents, files
+sales_order.with.sql                    WITH …: comes before each of the document's other SQL
 """
 
 from __future__ import annotations
@@ -39,8 +46,8 @@ from typing import Any
 import yaml
 
 from schemas.model.errors import SettingsError
-from sink.documents.models import MODEL_VERSION, MODELS, Part, part_of
-from sink.documents.sqltext import named
+from sink.documents.models import MODEL_VERSION, MODELS, Part, SalesOrder, part_of
+from sink.documents.sqltext import is_select, named
 from sink.documents.touched_by import Touch, rewritten, statements
 
 
@@ -54,12 +61,17 @@ class DocumentRule:
     model: type[Part]
     root: str
     key: str
-    order: str | None  # the root's column with the key of its shop order; None: stands alone
+    order: Touch | None  # gives the key of its order, from its root row; None: stands alone
     touched_by: tuple[Touch, ...]
     head: str
     children: Mapping[str, str]
     reads: frozenset[str]
     series: str = ""
+
+    @property
+    def is_one_row(self) -> bool:
+        """Whether the document's key is the column `key`; else several root rows may make one document."""
+        return any(touch.table == self.root and touch.column == self.key for touch in self.touched_by)
 
     @property
     def references(self) -> frozenset[str]:
@@ -78,6 +90,11 @@ class Profile:
     file: Path  # for messages
     version: str = ""  # another one for each content of the folder, and for each version of the models
 
+    @property
+    def selects_orders(self) -> bool:
+        """Whether a SELECT finds the order of some documents."""
+        return any(rule.order is not None and rule.order.selects for rule in self.documents.values())
+
     def of_model(self, model: str) -> list[DocumentRule]:
         """The rules that make documents of this model."""
         return [rule for rule in self.documents.values() if rule.model.__name__ == model]
@@ -85,6 +102,10 @@ class Profile:
 
 def load_profile(name_or_path: str) -> Profile:
     """Loads a built-in profile by its name, or a folder. SettingsError names the file and the key that is wrong."""
+    return _Loader(_folder(name_or_path)).load()
+
+
+def _folder(name_or_path: str) -> Path:
     folder = Path(name_or_path)
     if "/" not in name_or_path:
         ours = Path(str(files("sink").joinpath("profiles")))
@@ -95,7 +116,7 @@ def load_profile(name_or_path: str) -> Profile:
                 f"profile {name_or_path!r} is not one of {', '.join(known)}",
                 "set `profile` to one, or to a folder's path",
             )
-    return _Loader(folder).load()
+    return folder
 
 
 class _Loader:
@@ -104,12 +125,12 @@ class _Loader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = folder / "profile.yaml"
+        self._files: dict[str, Path] = {}
         self._tables: dict[str, str] = {}
         self._columns: dict[str, dict[str, str]] = {}
 
     def load(self) -> Profile:
-        content = self._content()
-        self._only(content, ("tables", "documents"), "profile")
+        content = self._with_base()
         tables = content.get("tables") or ()
         self._tables = {table.rpartition(".")[2]: table for table in tables}
         if len(self._tables) < len(tables):
@@ -123,9 +144,30 @@ class _Loader:
 
     def _version(self) -> str:
         found = hashlib.sha256()
-        for path in sorted((self._file, *self._folder.glob("*.sql"))):
-            found.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+        for name, path in sorted(self._files.items()):
+            found.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
         return f"{found.hexdigest()[:12]}.{MODEL_VERSION}"
+
+    def _with_base(self, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+        """The content of profile.yaml, completed as the files are by those of the profile that it extends."""
+        content = self._content()
+        self._only(content, ("extends", "tables", "documents"), "profile")
+        self._files = {path.name: path for path in (self._file, *self._folder.glob("*.sql"))}
+        if "extends" not in content:
+            return content
+        name = str(content["extends"])
+        base = _Loader((self._folder / name).resolve() if "/" in name else _folder(name))
+        above = (*above, self._folder.resolve())
+        if base._folder in above:
+            raise self._wrong("extends", f"{name} extends this one")
+        below = base._with_base(above)
+        self._files = {**base._files, **self._files, f"{name}/profile.yaml": base._file}
+        for part in ("tables", "documents"):
+            ours, theirs = content.get(part) or {}, below.get(part) or {}
+            if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+                raise self._wrong(part, f"not a mapping, here or in {name}")
+            below[part] = {**theirs, **ours}
+        return below
 
     def _content(self) -> dict[str, Any]:
         try:
@@ -157,18 +199,32 @@ class _Loader:
             raise self._unknown(f"documents.{name}.model", rule["model"], MODELS)
         model = MODELS[rule["model"]]
         root, key = self._column(rule["key"], f"documents.{name}.key")
-        order = self._of_root(rule["order"], root, f"documents.{name}.order") if "order" in rule else None
         touches = self._touches(rule["touched_by"], root, key, f"documents.{name}.touched_by")
+        order = self._order(rule["order"], root, f"documents.{name}.order") if "order" in rule else None
+        if model is SalesOrder and order is not None:
+            if Touch(root, key) not in touches or order != Touch(root, key):
+                raise self._wrong(f"documents.{name}.order", "an order is its own order: leave it out")
+            order = None
         head, children = self._sql(f"{name}.sql"), self._children(name, model)
-        reads = self._named("\n".join([head, *children.values(), *(touch.sql for touch in touches)]))
+        asked = [*touches, *([order] if order else [])]
+        reads = self._named("\n".join([head, *children.values(), *(touch.sql for touch in asked)]))
         every = frozenset(reads | {root} | {touch.table for touch in touches})
         return DocumentRule(name, model, root, key, order, touches, head, children, every, str(rule.get("series", "")))
 
-    def _of_root(self, text: str, root: str, where: str) -> str:
-        table, column = self._column(text, where)
+    def _order(self, given: object, root: str, where: str) -> Touch:
+        if is_select(str(given)):
+            try:
+                (select,) = statements(given)
+            except ValueError as error:
+                raise self._wrong(where, str(error)) from None
+            touch = Touch(root, select)
+            self._readable(touch, where)
+            return touch
+        table, column = self._column(str(given), where)
         if table != root:
-            raise self._wrong(where, f"{text} is not a column of the root {root}")
-        return column
+            hint = "write a column of it, or SELECT … FROM changed c JOIN …, where `changed` is its row"
+            raise self._wrong(where, f"{given} is not a column of the root {root}", hint)
+        return Touch(root, column)
 
     def _touches(self, given: object, root: str, key: str, where: str) -> tuple[Touch, ...]:
         if isinstance(given, list):
@@ -217,19 +273,22 @@ class _Loader:
     def _children(self, name: str, model: type[Part]) -> dict[str, str]:
         known = [field for field, info in model.model_fields.items() if part_of(info.annotation) is not None]
         children = {}
-        for file in sorted(self._folder.glob(f"{name}.*.sql")):
-            field = file.name[len(name) + 1 : -4]
+        for file in sorted(self._files):
+            field = file[len(name) + 1 : -len(".sql")]
+            if not file.startswith(f"{name}.") or not field or field == "with":
+                continue
             if field not in known:
-                raise self._unknown(file.name, field, known)
-            children[field] = self._sql(file.name)
+                raise self._unknown(file, field, known)
+            children[field] = self._sql(file)
         return children
 
     def _sql(self, name: str) -> str:
-        path = self._folder / name
-        if not path.exists():
+        if name not in self._files:
             raise self._wrong(name, "the file is missing")
+        before = self._files.get(f"{name.partition('.')[0]}.with.sql")
+        text = "\n".join(path.read_text("utf-8") for path in (before, self._files[name]) if path)
         # psycopg2 reads % as the start of a parameter; only %(keys)s is one.
-        return path.read_text("utf-8").replace("%", "%%").replace("%%(keys)s", "%(keys)s")
+        return text.replace("%", "%%").replace("%%(keys)s", "%(keys)s")
 
     def _only(self, content: Mapping[str, Any], known: Sequence[str], where: str) -> None:
         for key in content:

@@ -18,7 +18,8 @@ _FROM: Final = re.compile(
     re.IGNORECASE,
 )
 _KEY_COLUMN: Final = re.compile(
-    r"(?<![\w:.\"])(?:\"?(\w+)\"?\.)?\"?(\w+)\"?\s*=\s*ANY\s*\(\s*%\(keys\)s", re.IGNORECASE
+    r"(?<![\w:.\"])(?:\"?(\w+)\"?\.)?\"?(\w+)\"?\s*=\s*ANY\s*\(\s*(?:SELECT\b[^=]*?\bunnest\s*\(\s*)?%\(keys\)s",
+    re.IGNORECASE,
 )
 _EQUAL: Final = re.compile(r"\b(\w+)\.(\w+)\s*=\s*(\w+)\.(\w+)\b")
 
@@ -47,7 +48,8 @@ def named(sql: str, names: Iterable[str]) -> set[str]:
 
 
 def key_columns(sql: str) -> Iterator[Column]:
-    """The columns that are compared with the keys: `WHERE column = ANY (%(keys)s…)`, without a cast or a function."""
+    """The columns that are compared with the keys: `WHERE column = ANY (%(keys)s…)`, without a cast or a function of
+    the column. Parts of the keys are compared as `ANY (SELECT … FROM unnest(%(keys)s…))`."""
     text = spoken(sql)
     for found in _KEY_COLUMN.finditer(text):
         (alias, column), before = found.groups(), text[: found.start()]
@@ -55,13 +57,13 @@ def key_columns(sql: str) -> Iterator[Column]:
 
 
 def joined_columns(sql: str) -> Iterator[Column]:
-    """The columns by which a SELECT joins other tables to `changed`: `t.column = c.other`."""
+    """The columns by which a SELECT joins other tables to `changed`, those of `changed`, too: `t.column = c.other`. By
+    both, the files' SQL is likely to join."""
     text = spoken(sql)
     for left, left_column, right, right_column in _EQUAL.findall(text):
         tables = (_table_of(text, left), _table_of(text, right))
-        if tables[1] == "changed":
+        if "changed" in tables:
             yield Column(tables[0], left_column)
-        elif tables[0] == "changed":
             yield Column(tables[1], right_column)
 
 

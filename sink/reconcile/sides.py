@@ -173,3 +173,4 @@ def readable(shop: Connection, profile: Profile) -> None:
         for rule in profile.documents.values():
             build(cursor, rule, ["0"])  # the key need not exist: names and rights are checked in any case
         touches.find(cursor, profile, touches.no_rows(profile))
+        touches.try_orders(cursor, profile)

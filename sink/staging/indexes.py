@@ -1,10 +1,10 @@
 """Makes indexes in the background on columns by which the profile's SQL finds rows. Without them everything works, but
 slower.
 
-The columns come from the text of the profile: expressions of `touched_by` that are a plain column, columns that its
-SELECTs compare with one of `changed` (`t.product_id = c.id`), and columns that its files compare with the keys (`WHERE
-order_id = ANY (%(keys)s…)`). Text that is not understood gets no index. Indexes are made one by one with CONCURRENTLY;
-a table without rows has its turn later.
+The columns come from the text of the profile: expressions of `touched_by` that are a plain column, both columns by
+which its SELECTs join a table to `changed` (`t.product_id = c.id`), and columns that its files compare with the keys
+(`WHERE order_id = ANY (%(keys)s…)`). Text that is not understood gets no index. Indexes are made one by one with
+CONCURRENTLY; a table without rows has its turn later.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from schemas.model.errors import OrdertapError
 from sink.database import Connection, Cursor
 from sink.documents.profile import DocumentRule, Profile
 from sink.documents.sqltext import Column, joined_columns, key_columns
+from sink.documents.touched_by import Touch
 from sink.staging.schema import stored_name
 
 log = structlog.get_logger()
@@ -99,11 +100,19 @@ def _columns(rule: DocumentRule) -> Iterator[tuple[str, Column]]:
     for touch in rule.touched_by:
         place, table = f"documents.{rule.name}.touched_by.{touch.table}", touch.table.rpartition(".")[2]
         if touch.selects:
-            yield from ((place, column) for column in joined_columns(touch.sql))
+            yield from ((place, column) for column in _joined(touch))
         elif touch.column is not None:
             yield place, Column(table, touch.column)
+    if rule.order is not None and rule.order.selects:
+        place = f"documents.{rule.name}.order"
+        yield from ((place, column) for column in _joined(rule.order))
     for file, text in {f"{rule.name}.sql": rule.head, **_files(rule)}.items():
         yield from ((file, column) for column in key_columns(text))
+
+
+def _joined(touch: Touch) -> Iterator[Column]:
+    for column in joined_columns(touch.sql):
+        yield column._replace(table=touch.table.rpartition(".")[2]) if column.table == "changed" else column
 
 
 def _files(rule: DocumentRule) -> dict[str, str]:

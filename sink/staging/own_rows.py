@@ -1,4 +1,4 @@
-"""Whether a change may be missing of a document's own row, the one with its key.
+"""Whether a change may be missing of a document's own row, the one with its key, or of its rows if it has several.
 
 A gap says since when changes of a table are missing. A row that is newer than the gap is up to date: a missing change
 was of another row, or is overwritten.
@@ -36,6 +36,8 @@ def doubtful(
         own = [gap for gap in gaps if gap.table == rule.root]
         if any(gap.cause == "unreadable" for gap in own):
             found |= some
+        elif not rule.is_one_row:  # another row of the document may be missing as a whole
+            found |= some if own else some & commits.keys()
         elif own or commits:
             behind = max((_place(*gap.stamp[:2]) for gap in own), default=(-1, -1))
             placed = _placed(cursor, rule, [ref.key for ref in some])

@@ -69,25 +69,70 @@ def before_and_after(
     return rows + sql.SQL(" LEFT JOIN {} ON true").format(staged)
 
 
+def find_orders(cursor: Cursor, profile: Profile, tables: Mapping[str, StagedTable]) -> None:
+    """Finds the orders of touched documents by the profile's SELECTs in `order`. SettingsError names one that fails."""
+    for rule in profile.documents.values():
+        if rule.order is None or not rule.order.selects or rule.root not in tables:
+            continue
+        root = tables[rule.root]
+        statement = sql.SQL(
+            "UPDATE pg_temp.touched AS t SET of = (SELECT max(o.key) FROM {} AS o) FROM {} AS r"
+            " WHERE t.type = {} AND r.{} = t.key::{}"
+        ).format(
+            _select(rule, rule.order, sql.SQL("SELECT {}").format(_of("r", root.columns))),
+            root.identifier,
+            sql.Literal(rule.name),
+            sql.Identifier(rule.key),
+            sql.SQL(root.columns[rule.key].type),
+        )
+        try:
+            cursor.execute(statement)
+        except (psycopg2.DataError, psycopg2.ProgrammingError) as error:
+            raise _no_order(profile, rule, error) from None
+
+
+def try_orders(cursor: Cursor, profile: Profile) -> None:
+    """Runs the SELECTs in `order` over no rows. SettingsError names one that does not run."""
+    nothing = no_rows(profile)
+    for rule in profile.documents.values():
+        if rule.order is not None and rule.order.selects:
+            try:
+                cursor.execute(_select(rule, rule.order, nothing[rule.root]))
+            except psycopg2.ProgrammingError as error:
+                raise _no_order(profile, rule, error) from None
+
+
+def _no_order(profile: Profile, rule: DocumentRule, error: psycopg2.Error) -> SettingsError:
+    wrong = _wrong(f"{profile.file}: documents.{rule.name}.order", error)
+    return SettingsError(wrong.message, "correct the profile: its SELECT gives one key for any row")
+
+
 def units(profile: Profile, tables: Mapping[str, StagedTable]) -> sql.Composable:
-    """A SELECT of the touched documents, each with its unit: its order, or else the document itself."""
+    """A SELECT of the touched documents, each with its unit: its order, or else the document itself.
+
+    If the profile's SELECT finds no order, since that is deleted or has not come, the document stays in its unit.
+    """
     orders = profile.of_model("SalesOrder")
     parts = []
     for rule in profile.documents.values():
+        of = rule.order if orders else None
+        name = sql.Literal(f"{orders[0].name if of else rule.name}:")
+        unit: sql.Composable = sql.SQL("{} || t.key").format(name)
+        joined: sql.Composable = sql.SQL("")
         root = tables.get(rule.root)
-        joined = bool(rule.order and rule.order != rule.key and orders and root)
-        name = orders[0].name if rule.order and orders else rule.name
-        key = "coalesce(r.{}::text, t.key)" if joined else "t.key"
-        unit = sql.SQL("concat({}, ':', " + key + ")").format(sql.Literal(name), sql.Identifier(rule.order or ""))
-        part = sql.SQL(
-            "SELECT {0} AS type, t.key, {1} AS unit"
-            " FROM (SELECT DISTINCT key FROM pg_temp.touched WHERE type = {0} OFFSET 0) AS t"
-        ).format(sql.Literal(rule.name), unit)
-        if joined and root is not None:
-            part += sql.SQL(" LEFT JOIN {} AS r ON r.{} = t.key::{}").format(
+        if of is not None and of.selects:
+            unit = sql.SQL("coalesce({} || t.of, d.unit, {})").format(name, unit)
+            joined = sql.SQL(" LEFT JOIN document AS d ON d.type = {} AND d.key = t.key").format(sql.Literal(rule.name))
+        elif of is not None and root is not None:
+            unit = sql.SQL("{} || coalesce(r.{}::text, t.key)").format(name, sql.Identifier(of.sql))
+            joined = sql.SQL(" LEFT JOIN {} AS r ON r.{} = t.key::{}").format(
                 root.identifier, sql.Identifier(rule.key), sql.SQL(root.columns[rule.key].type)
             )
-        parts.append(part)
+        part = sql.SQL(
+            "SELECT {0} AS type, t.key, {1} AS unit"
+            " FROM (SELECT key, max(of) AS of FROM pg_temp.touched WHERE type = {0} GROUP BY key OFFSET 0) AS t{2}"
+        )
+        parts.append(part.format(sql.Literal(rule.name), unit, joined))
     return sql.SQL(" UNION ALL ").join(parts)
 
 

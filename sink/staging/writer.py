@@ -73,7 +73,8 @@ class CopyWriter:
         for table in self._profile.tables:
             self._catalogue.declare(cursor, table, self._columns(table))
         cursor.execute(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS touched (type text NOT NULL, key text NOT NULL) ON COMMIT DELETE ROWS"
+            "CREATE TEMPORARY TABLE IF NOT EXISTS touched (type text NOT NULL, key text NOT NULL, of text)"
+            " ON COMMIT DELETE ROWS"
         )
 
     def forget(self) -> None:
@@ -225,7 +226,7 @@ class CopyWriter:
         found: dict[DocumentRef, str] = {}
         for one in batch.came.values():  # a key's creates are in one partition, so the last one counts
             for rule in self._profile.documents.values():
-                if rule.root == one.table and one.new.keys() == {rule.key}:
+                if rule.root == one.table and one.new.keys() == {rule.key} and rule.is_one_row:
                     found[DocumentRef(rule.name, one.new[rule.key])] = one.old[rule.key]
         return found
 
@@ -252,8 +253,13 @@ class CopyWriter:
         """
         self._wake(cursor)
         touched, self._touched = self._touched, False
-        units = touches.units(self._profile, self._catalogue.loaded(cursor)) if touched else None
-        return marks.mark(cursor, units) if units else 0
+        if not touched:
+            return 0
+        tables = self._catalogue.loaded(cursor)
+        if self._profile.selects_orders:
+            with names_of(cursor, self._shop, unseen="show"):
+                touches.find_orders(cursor, self._profile, tables)
+        return marks.mark(cursor, touches.units(self._profile, tables))
 
     def _wake(self, cursor: Cursor) -> None:
         """Asks for the tables of the last transaction again: a look that began while it committed may have read the old
@@ -360,7 +366,7 @@ class CopyWriter:
         kinds = [rule.name for rule in self._profile.documents.values() if rule.reads & wanted]
         self._touched = True
         cursor.execute(
-            "INSERT INTO pg_temp.touched SELECT type, key FROM document"
+            "INSERT INTO pg_temp.touched (type, key) SELECT type, key FROM document"
             " WHERE type = ANY(%s) AND state IN ('held', 'settling')",
             (kinds,),
         )

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from psycopg2 import sql
 
+from schemas.model.change import Stamp
 from schemas.model.errors import DataError, SettingsError
+from schemas.model.lsn import LSN
 from sink.database import Cursor, connect, names_of, transaction
 from sink.documents.profile import Profile, load_profile
 from sink.documents.refs import DocumentRef
 from sink.reconcile.sides import readable
-from sink.staging import touches
+from sink.staging import own_rows, touches
+from sink.staging.gaps import TableGap
 from sink.staging.schema import StagedTable
 from tests.integration.stager_feed import LINES, ORDERS, Piece, line, order
 from tests.integration.written_rows import Written, key_change, unchanged
@@ -267,3 +270,60 @@ def test_all_keys_are_the_expressions_over_whole_tables(database: str, tmp_path:
         shop.copy.touch_all(cursor, [LINES, ORDERS, "public.never_staged"])
         shop.copy.mark(cursor)
     assert marks(shop) == {"sales_order 17", "sales_order 18", "sales_order 19", "price 1", "price 2"}
+
+
+GROUPED = """
+  sales_order:
+    model: SalesOrder
+    key: orders.id
+    touched_by: {orders: "'all ' || status"}
+  return_order:
+    model: ReturnOrder
+    key: order_lines.id
+    order: SELECT 'all ' || o.status FROM changed c JOIN orders o ON o.id = c.order_id
+    touched_by:
+      order_lines: id
+      orders: SELECT l.id FROM changed c JOIN order_lines l ON l.order_id = c.id
+"""
+UNITS = "SELECT type, key, unit FROM ordertap_shop.document WHERE unit <> type || ':' || key"
+
+
+def test_a_return_is_in_the_unit_of_an_order_that_is_made_of_several_rows(database: str, tmp_path: Path) -> None:
+    shop = make_shop(database, tmp_path, GROUPED)
+    shop.stage(line(1, 100))
+    assert shop.rows("SELECT unit FROM ordertap_shop.document") == [("sales_order:1",)], "its order has not come"
+    shop.stage(order(17, 200), order(18, 200, 2))
+    assert shop.rows(UNITS) == [("return_order", "1", "sales_order:all paid")]
+    shop.stage(order(17, 300, status="sent", op="u"))
+    assert shop.rows(UNITS) == [("return_order", "1", "sales_order:all sent")]
+    assert marks(shop) >= {"sales_order all paid", "sales_order all sent"}
+    shop.stage(line(1, 400, op="u"))
+    shop.stage(order(17, 500, op="d"), line(1, 500, 2, op="d"))
+    assert shop.rows(UNITS) == [("return_order", "1", "sales_order:all sent")], "where its order was"
+    shop.stage(*key_change(order(18, 600), order(19, 600)))
+    assert shop.rows("SELECT * FROM ordertap_shop.key_change") == [], "the order has the same key as before"
+    with staging(shop) as cursor:
+        listed = all_keys(cursor, shop.profile, "sales_order")
+    assert listed == ["all paid"]
+
+
+def test_an_order_of_several_rows_is_in_doubt_while_one_may_be_missing(database: str, tmp_path: Path) -> None:
+    """The rows that are there may all be newer than the gap."""
+    gap = TableGap(ORDERS, "lost", Stamp(1, LSN(200), 0), "a row")
+    for number, documents in enumerate((ORDER, GROUPED)):
+        (folder := tmp_path / str(number)).mkdir()
+        shop = make_shop(database, folder, documents)
+        shop.stage(order(17, 300 + number))
+        ref = DocumentRef("sales_order", "all paid" if documents == GROUPED else "17")
+        with transaction(shop.connection) as cursor:
+            found = own_rows.doubtful(cursor, shop.profile, [ref], [gap])
+            assert found == ({ref} if documents == GROUPED else set())
+            assert own_rows.doubtful(cursor, shop.profile, [ref], []) == set()
+
+
+def test_a_select_of_an_order_that_does_not_run_is_the_profiles_mistake(database: str, tmp_path: Path) -> None:
+    shop = make_shop(database, tmp_path, GROUPED.replace("SELECT 'all ' || o.status", "SELECT o.nothing"))
+    with pytest.raises(SettingsError, match=r"return_order\.order: column o\.nothing does not exist"):
+        shop.stage(line(1, 100))
+    with pytest.raises(SettingsError, match=r"return_order\.order: column o\.nothing"), staging(shop) as cursor:
+        touches.try_orders(cursor, shop.profile)

@@ -60,7 +60,7 @@ def test_what_its_sql_names_is_read_and_what_does_not_touch_is_a_reference(tmp_p
     assert rule.references == {"public.orders", "public.reasons"}
 
 
-@pytest.mark.parametrize("name", ["sample", "oscar"])
+@pytest.mark.parametrize("name", ["sample", "sample_daily", "oscar"])
 def test_our_own_profiles_can_be_read(name: str) -> None:
     profile = load_profile(name)
     assert profile.documents
@@ -100,6 +100,57 @@ def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, touched_by: str, p
         load(tmp_path, touched_by)
     assert error.value.message.startswith(f"{tmp_path}/profile.yaml: documents.return_order.{place}: ")
     assert reason in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("order", "reason"),
+    [
+        ("orders.id", "orders.id is not a column of the root public.returns"),
+        ("SELECT id FROM orders", "the SELECT does not read `changed`"),
+        ("SELECT p.id FROM changed JOIN return_photos p USING (id)", "`tables` says no columns"),
+        ("order_id", "'order_id' is not table.column"),
+    ],
+)
+def test_a_mistake_in_the_order_of_a_return_is_named(tmp_path: Path, order: str, reason: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        load(tmp_path, "{returns: id}", TABLES.replace("returns.order_id", order))
+    assert error.value.message.startswith(f"{tmp_path}/profile.yaml: documents.return_order.order: ")
+    assert reason in error.value.message
+
+
+@pytest.mark.parametrize("key", ["id", "\"'all'\""])
+def test_an_order_is_its_own_order(tmp_path: Path, key: str) -> None:
+    (tmp_path / "sales_order.sql").write_text("SELECT 1 AS key")
+    documents = (
+        f"{{sales_order: {{model: SalesOrder, key: orders.id, order: orders.id, touched_by: {{orders: {key}}}}}}}"
+    )
+    (tmp_path / "profile.yaml").write_text(f"tables: [public.orders]\ndocuments: {documents}\n")
+    if key == "id":
+        assert load_profile(str(tmp_path)).documents["sales_order"].order is None
+        return
+    with pytest.raises(SettingsError, match="an order is its own order: leave it out"):
+        load_profile(str(tmp_path))
+
+
+def test_a_profile_extends_another(tmp_path: Path) -> None:
+    """It has its own documents, tables and files, and the rest of the other's."""
+    base, own = tmp_path / "base", tmp_path / "own"
+    base.mkdir()
+    own.mkdir()
+    before = load(base, "{returns: id}")
+    (own / "profile.yaml").write_text("extends: ../base\ntables: {public.more: }\n")
+    (own / "return_order.with.sql").write_text("WITH more AS (SELECT 7)\n")
+    (own / "return_order.sql").write_text("SELECT * FROM more")
+    profile = load_profile(str(own))
+    rule, was = profile.documents["return_order"], before.documents["return_order"]
+    assert (rule.head, rule.touched_by) == ("WITH more AS (SELECT 7)\n\nSELECT * FROM more", was.touched_by)
+    assert rule.children == {"lines": f"WITH more AS (SELECT 7)\n\n{was.children['lines']}"}
+    assert profile.tables == (*before.tables, "public.more")
+    (base / "return_order.lines.sql").write_text("SELECT 2 AS parent FROM return_lines")
+    assert load_profile(str(own)).version != profile.version, "the other's files are part of it"
+    (base / "profile.yaml").write_text("extends: ../own\n")
+    with pytest.raises(SettingsError, match=r"base/profile\.yaml: extends: \.\./own extends this one"):
+        load_profile(str(own))
 
 
 def test_paths_and_arrows_are_answered_with_how_to_write_them_now(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def test_columns_by_which_the_profile_finds_rows(tmp_path: Path) -> None:
         ("public.orders_of", "buyer"),
         (f"public.{LONG}", "order_id"),
         (f"public.{LONG}", "product_id"),
+        ("public.products", "id"),
         (f"public.{LONG}", "shipment_id"),
     ]
     names = [index.name for index in found]
@@ -49,7 +50,8 @@ def test_columns_by_which_the_profile_finds_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "table", "column"), [
     ("sample", "public.product_prices", "product_id"), ("oscar", "public.order_paymentevent", "id"),
-    ("oscar", "public.order_order", "billing_address_id"),
+    ("oscar", "public.order_order", "billing_address_id"), ("sample_daily", "public.orders", "customer_id"),
+    ("sample_daily", "public.order_lines", "order_id"),
 ])  # fmt: skip
 def test_our_own_profiles_ask_for_what_they_join_by(name: str, table: str, column: str) -> None:
     assert (table, column) in {(index.table, index.column) for index in wanted(load_profile(name))}
