@@ -71,6 +71,14 @@ class Address(Part):
     country: str = ""  # ISO 3166-1 alpha-2
 
 
+def _one_of_each(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+    """Refuses two addresses of one kind: the ERP's order has one."""
+    for kind in ("billing", "shipping"):
+        if sum(one.kind == kind for one in addresses) > 1:
+            raise ValueError(f"several of them are {kind} addresses, and the ERP's order has one")
+    return addresses
+
+
 class Customer(Part):
     """A buyer. The key binds a buyer to one ERP account for ever, so the profile's choice of key decides who counts as
     one buyer."""
@@ -151,7 +159,7 @@ class SalesOrder(Part):
     discounts: Rows[Discount] = ()
     charges: Rows[Charge] = ()
     payments: Rows[Payment] = ()
-    addresses: tuple[Address, ...] = ()  # as copied on the order
+    addresses: Annotated[tuple[Address, ...], AfterValidator(_one_of_each)] = ()  # as copied on the order
 
 
 class ReturnLine(Keyed):
