@@ -27,6 +27,11 @@ class SqlErpSettings(BaseModel):
         """The milestone that orders are taken to, if this ERP has states of its own; None: `goal` is the one."""
         return None
 
+    @property
+    def refund_goal(self) -> Milestone:
+        """The milestone at which a refund is a draft credit note."""
+        return Milestone.DRAFT
+
 
 ErpSettings = Annotated[SqlErpSettings | TrytonSettings, Field(discriminator="kind")]
 """The settings of an ERP, told apart by `kind`."""
@@ -137,6 +142,11 @@ class SinkSettings(BaseModel):
     def order_goal(self) -> Milestone:
         """The milestone that orders are taken to."""
         return self.erp.order_goal or Milestone(self.goal)
+
+    @property
+    def refund_goal(self) -> Milestone:
+        """The milestone at which a refund is a draft credit note."""
+        return self.erp.refund_goal
 
     @field_validator("shop")
     @classmethod

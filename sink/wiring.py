@@ -181,6 +181,7 @@ def rules(settings: SinkSettings) -> Rules:
             settings.absent,
             settings.order_goal,
             settings.placeholder_sku if settings.unknown_sku == "placeholder" else "",
+            settings.refund_goal,
         ),
         apply=settings.mode == "apply",
         customers=settings.customers,

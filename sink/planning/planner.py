@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple, TypeAlias
 
 from sink.erp.contract import Change, Found, Observed, Step, Verb, basis
-from sink.erp.kinds import ErpRecord, ErpRef, Milestone
+from sink.erp.kinds import ErpRecord, ErpRef, Kind, Milestone
 from sink.planning.absence import Present, with_absent
 from sink.planning.adoption import Target, adopt
 from sink.planning.caps import cap
@@ -65,11 +65,20 @@ _ORDER: Final[Mapping[Change, _Row]] = {
 _OTHER: Final[Mapping[Change, _Row]] = {
     "advance":            (SEND,) * 7 + (CLOSED, UNDONE),
     "change return":      (SEND, SEND,      SEND,       SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
-    "change refund":      (SEND, POSTED,    POSTED,     POSTED,         POSTED,    POSTED,   POSTED, CLOSED, UNDONE),
+    "change refund":      (SEND, POSTED,    SEND,       POSTED,         POSTED,    POSTED,   POSTED, CLOSED, UNDONE),
     "change customer":    (SEND,) * 7 + (CLOSED, UNDONE),
     "change price list":  (SEND,) * 7 + (CLOSED, UNDONE),
     "remove price":       (SEND,) * 7 + (CLOSED, SEND),
 }  # fmt: skip
+
+# Why some cells are as they are:
+# - "cancel" is sent although something came back or was refunded, since a cancelled order must not be delivered. The
+#   return or credit note that is left behind is held instead (`_left_behind`), and a refund that comes later makes no
+#   credit note (`_goal`).
+# - "return goods" is sent for a draft: the shop has delivered, however far people have confirmed the order in the ERP.
+#   The return moves nothing before somebody receives the goods. A hold would last too long: the ERP does not tell when
+#   the order is confirmed.
+# - "change refund" is sent in processing, where a refund is a draft credit note. A confirmed one may be posted.
 
 TABLE: Final[Mapping[Change, Mapping[Milestone, str]]] = {
     change: dict(zip(_COLUMNS, cells, strict=True)) for change, cells in {**_ORDER, **_OTHER}.items()
@@ -126,21 +135,29 @@ def plan(
         return []
     if ledger.applied is None and ledger.linked and observed is None:
         return adopt(ref, desired, ledger.linked, ledger.key)
-    capped = _capped(ref, desired, order, ledger)
+    capped, goal = _capped(ref, desired, order, ledger), _goal(desired.kind, policy, order)
     if ledger.applied is None:
-        return _known_again(desired, observed, ledger) if observed else capped or _create(ref, desired, policy, ledger)
+        return _known_again(desired, observed, ledger) if observed else capped or _create(ref, desired, goal, ledger)
     if observed is None:
         return Hold(
             "it was made in the ERP and is no longer there; it is not made a second time",
             "restore it in the ERP, then `sink retry`",
             check=Check.LOST,
         )
+    if behind := _left_behind(desired.kind, observed, policy, order):
+        return behind
     present = with_absent(desired, ledger.applied, as_in_erp(ledger.applied, observed), policy.absent)
-    return _changed(ref, present, ledger, observed, policy, capped)
+    return _changed(ref, present, ledger, observed, policy, capped, goal)
 
 
 def _changed(
-    ref: ErpRef, present: Present, ledger: Standpoint, observed: Observed, policy: Policy, capped: Hold | None
+    ref: ErpRef,
+    present: Present,
+    ledger: Standpoint,
+    observed: Observed,
+    policy: Policy,
+    capped: Hold | None,
+    goal: Milestone,
 ) -> Plan:
     """Plans for a document that is in the ERP."""
     desired, applied = agreed(present.desired, ledger.applied or present.desired, observed, ledger.accepted)
@@ -157,10 +174,10 @@ def _changed(
     goes, noted = (with_groups(desired, held.groups, stays) for stays in (there, applied))
     left, steps = changes(noted, applied), _Steps(ref, observed, ledger)
     if not left:
-        return hold or _advance(steps, desired, ledger, observed, policy)
+        return hold or _advance(steps, desired, ledger, observed, goal)
     if "cancel" not in left:
-        goal = _left_to_reach(desired, ledger, observed, policy)
-        return [steps.make("amend", goes, goal, noted if hold else None)]
+        left_to_reach = _left_to_reach(goal, ledger, observed)
+        return [steps.make("amend", goes, left_to_reach, noted if hold else None)]
     if ledger.refused:
         # The ERP has refused the change before, and may refuse it again, which would block the cancellation. A
         # cancelled order comes to zero on both sides, whatever figures it shows.
@@ -238,27 +255,49 @@ def _known_again(desired: ErpRecord, observed: Observed, ledger: Standpoint) -> 
     )
 
 
-def _create(ref: ErpRef, desired: ErpRecord, policy: Policy, ledger: Standpoint) -> list[Step] | Hold:
+def _create(ref: ErpRef, desired: ErpRecord, goal: Milestone, ledger: Standpoint) -> list[Step] | Hold:
     if desired.fields.get("cancelled"):
         return []
     if desired.kind in ("order", "return") and not desired.parts.get("line"):
         return Hold(f"the {desired.kind} has no lines", "fix it in the shop", "data", Check.NO_LINES)
-    return [_Steps(ref, None, ledger).make("create", desired, policy.goal_of(desired.kind))]
+    return [_Steps(ref, None, ledger).make("create", desired, goal)]
+
+
+def _goal(kind: Kind, policy: Policy, order: Found | None) -> Milestone:
+    """The milestone that the document is taken to. While its order has no invoice, a refund has nothing to credit, and
+    stays a draft until a later look. A cancelled order has none either."""
+    at = order.observed.milestone if order else None
+    without = at is None or at.before(Milestone.PROCESSING) or at is Milestone.CANCELLED
+    return Milestone.DRAFT if kind == "refund" and without else policy.goal_of(kind)
+
+
+def _left_behind(kind: Kind, observed: Observed, policy: Policy, order: Found | None) -> Hold | None:
+    """The hold of a return or a credit note whose order has been cancelled since. A refund without a credit note only
+    says that money went back, which is so."""
+    if order is None or order.observed.milestone is not Milestone.CANCELLED or _is_over(observed):
+        return None
+    credited = Milestone.DRAFT is not policy.refund_goal and observed.milestone is not Milestone.DRAFT
+    if kind == "refund" and not credited:
+        return None
+    void = "there is no invoice to credit" if kind == "refund" else "its goods never left"
+    return Hold(
+        f"its order: {UNDONE}, so {void}",
+        f"cancel the {kind} there if it is void, and `sink accept document`",
+        check=Check.ITS_ORDER,
+    )
 
 
 def _advance(
-    steps: _Steps, desired: ErpRecord, ledger: Standpoint, observed: Observed, policy: Policy
+    steps: _Steps, desired: ErpRecord, ledger: Standpoint, observed: Observed, goal: Milestone
 ) -> list[Step] | Hold:
     """The step to the goal, if it is not reached yet."""
-    goal = _left_to_reach(desired, ledger, observed, policy)
-    if goal is None:
+    if _left_to_reach(goal, ledger, observed) is None:
         return []
     return _refused("advance", observed) or [steps.make("advance", desired, goal)]
 
 
-def _left_to_reach(desired: ErpRecord, ledger: Standpoint, observed: Observed, policy: Policy) -> Milestone | None:
+def _left_to_reach(goal: Milestone, ledger: Standpoint, observed: Observed) -> Milestone | None:
     """The goal, if our steps have not reached it. A document that a person has set back stays there."""
-    goal = policy.goal_of(desired.kind)
     if ledger.reached is None or not ledger.reached.before(goal):
         return None
     return goal if observed.milestone and observed.milestone.before(goal) else None
@@ -276,7 +315,7 @@ def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy:
         return []
     if becomes == "remove":
         return _removal(ref, applied, ledger, observed)
-    if becomes == "cancel_if_draft" and observed.milestone is Milestone.DRAFT:
+    if becomes == "cancel_if_draft" and policy.is_draft(applied.kind, observed.milestone):
         _, known = agreed(applied, applied, observed, ledger.accepted)
         known = with_overruled(known, observed, ledger.overruled)
         cancel = _Steps(ref, observed, ledger).make("cancel", _with(known, cancelled=True), Milestone.CANCELLED)

@@ -102,15 +102,20 @@ class Absence(BaseModel):
 @dataclass(frozen=True)
 class Policy:
     """`goal`: the milestone that orders are taken to. `placeholder`: the item that stands for unknown ones; "" for
-    none."""
+    none. `refund_goal`: the milestone at which a refund is a draft credit note in this ERP."""
 
     prices_owner: Literal["shop", "erp"]
     absent: Absence = field(default_factory=Absence)
     goal: Milestone = Milestone.CONFIRMED
     placeholder: str = ""
+    refund_goal: Milestone = Milestone.DRAFT
 
     def goal_of(self, kind: Kind) -> Milestone:
         """The milestone that documents of this kind are taken to. A credit note stays a draft, which a person posts."""
         if kind == "refund":
-            return Milestone.DRAFT
+            return self.refund_goal
         return self.goal if kind == "order" else Milestone.CONFIRMED
+
+    def is_draft(self, kind: Kind, milestone: Milestone | None) -> bool:
+        """Whether a document of this kind is a draft at this milestone. A draft credit note is one."""
+        return milestone is Milestone.DRAFT or (kind == "refund" and milestone is self.refund_goal)

@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,7 +18,8 @@ from sink.erp.contract import Checked, HoldError, NotDone, StopError
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone, Value
 from sink.erp.tryton import catalogue, reads
 from sink.erp.tryton.rpc import Rpc
-from tests.erp_contract.records import CUSTOMER, PRICE, REF, SALE, Sink, changed, create, refused, step
+from tests.erp_contract.cells import component, refund
+from tests.erp_contract.records import BY_KIND, CUSTOMER, PRICE, REF, SALE, Sink, changed, create, refused, step
 from tests.erp_contract.tryton_data import TrytonData
 from tests.erp_contract.tryton_target import TrytonTarget
 
@@ -251,6 +253,19 @@ def test_a_price_list_of_other_taxes_is_held_and_takes_nothing(sink: Sink, tryto
     assert isinstance(result, NotDone)
     assert "tax_included: the shop has no, the ERP stored yes" in result.error.message
     assert tryton_place.content() == before
+
+
+def test_a_draft_credit_note_is_changed_and_cancelled(sink: Sink, admin: Screen) -> None:
+    sink.done(create(CUSTOMER, BUYER))
+    for kind in ("order", "refund"):
+        sink.done(replace(create(BY_KIND[kind], REF[kind]), goal=Milestone.PROCESSING))
+    less = refund(c1=component("line", "11.90", "1"))
+    amended = sink.done(step("amend", REF["refund"], less, sink.see(REF["refund"]), 2))
+    assert (amended.milestone, amended.record.fields["gross"]) == (Milestone.PROCESSING, D("11.90"))
+    open_ = [["state", "=", "draft"], ["total_amount", "<", 0]]
+    assert [row["total_amount"] for row in admin.rows("account.invoice", open_, "total_amount")] == [D("-11.90")]
+    assert sink.done(step("cancel", REF["refund"], less, amended, 3)).milestone is Milestone.CANCELLED
+    assert admin.rows("account.invoice", open_) == []
 
 
 def test_a_removed_price_stays_as_a_line_of_1900(sink: Sink, admin: Screen) -> None:

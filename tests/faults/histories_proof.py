@@ -35,6 +35,7 @@ _REASONS: Final = (
     (r"in processing, Tryton cannot change (party|.*, party)", {"merge"}),
     (r"^number, date or buyer no longer match what was sent", {"merge"}),
     (r"^(waits for|its order: )", {"HELD"}),
+    (r"^its order: it is cancelled in the ERP, so ", {"cancel"}),
 )
 """A reason for a hold, and the acts of which at least one must be in the order's history. HELD: the order itself is
 held."""

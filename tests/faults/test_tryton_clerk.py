@@ -16,7 +16,7 @@ from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp
 from sink.erp.kinds import ErpRef, Milestone
 from sink.operations.accept import accept_document
-from sink.operations.holds import retry
+from sink.operations.holds import retry, retry_everything
 from sink.operations.release import let_pass
 from tests.erp_contract.tryton_target import TrytonTarget
 from tests.faults.tryton_chain import orders, worker
@@ -29,6 +29,7 @@ CHEAPER: Final = "UPDATE orders SET gross = 9.90"
 MORE: Final = "UPDATE orders SET quantity = 3, gross = 17.85"
 CANCELLED: Final = "UPDATE orders SET status = 'cancelled'"
 ONE_BACK: Final = "INSERT INTO returns VALUES (5, 1, 1, 4.95)"
+BACKS: Final = {RETURN: "shop/return/5/1", REFUND: "shop/refund/6/1"}
 NEXT_STEPS: Final = "SELECT next_step FROM ordertap_shop.document WHERE state = 'held'"
 
 
@@ -51,6 +52,17 @@ class Office:
     def backs(self) -> list[int]:
         """Ids of the sales made from the order."""
         return [row["id"] for row in self.screen.rows("sale.sale", [["origin", "=", f"sale.sale,{self.id}"]])]
+
+    def states(self) -> list[str]:
+        """The states of the order and of the sales made from it, sorted."""
+        rows = self.screen.rows("sale.sale", [["id", "in", [self.id, *self.backs()]]], "state")
+        return sorted(row["state"] for row in rows)
+
+    def credit_notes(self) -> list[tuple[str, Decimal]]:
+        """State and gross of each credit note that nobody has cancelled."""
+        unless = [["total_amount", "<", 0], ["state", "!=", "cancelled"]]
+        rows = self.screen.rows("account.invoice", unless, "state", "total_amount")
+        return [(row["state"], row["total_amount"]) for row in rows]
 
     def deletes(self, *sales: int) -> None:
         """Cancels and deletes drafts, as a clerk does."""
@@ -217,6 +229,37 @@ def _ends(office: Office, act: Act) -> None:
     assert (seen.record.fields["gross"], seen.milestone) == (D(act.gross), act.then)
     if "INSERT" in act.shop:
         assert len(office.backs()) == len(act.of), "what comes back is there once"
+
+
+def test_after_the_goal_was_raised_what_is_there_goes_on_and_a_cancelled_order_leaves_no_credit_note_untold(
+    tryton_place: TrytonTarget, tryton_clerk: Screen, middle: Connection, profile_path: str
+) -> None:
+    """The refund once stayed a draft sale for ever. As a credit note, it outlived its order, and nobody heard of it."""
+    quoting, processing = (tryton_place.adapter(orders={"goal": goal}) for goal in ("quotation", "processing"))
+    office = Office(tryton_place, tryton_clerk, middle, worker(middle, profile_path, quoting, goal=QUOTED), quoting)
+    mark(middle, ORDER, CUSTOMER)
+    drain(office.worker)
+    office.shop_has(ONE_BACK, RETURN, REFUND)
+    assert (office.states(), office.credit_notes()) == (["draft", "quotation", "quotation"], [])
+
+    office = Office(tryton_place, tryton_clerk, middle, worker(middle, profile_path, processing, "w2"), processing)
+    assert retry_everything(middle, execute=True) == 4
+    drain(office.worker)
+    assert office.states() == ["processing", "processing", "quotation"], "the return waits for the goods"
+    assert office.credit_notes() == [("draft", D("-4.95"))]
+    office.shop_has("UPDATE returns SET refunded = 3.00", REFUND)
+    assert (held(middle), office.credit_notes()) == ([], [("draft", D("-3.00"))])
+
+    office.shop_has(CANCELLED, ORDER, RETURN, REFUND)
+    assert sorted(reason.partition(", so ")[2] for reason in held(middle)) == [
+        "its goods never left", "there is no invoice to credit",
+    ]  # fmt: skip
+    assert office.erp.observe([SALE])[SALE].milestone is Milestone.CANCELLED
+    for ref in (RETURN, REFUND):
+        office.place.clerk.sets(ErpRef("refund" if ref == REFUND else "return", BACKS[ref]), Milestone.CANCELLED)
+        _accepted(ref)(office)
+    drain(office.worker)
+    assert (held(middle), office.credit_notes()) == ([], [])
 
 
 def _credits_both(screen: Screen) -> None:

@@ -22,7 +22,8 @@ def worker(
     connection: Connection, profile_path: str, erp: Erp, owner: str = "w1", goal: Milestone = Milestone.PROCESSING
 ) -> Worker:
     """A worker as of another process."""
-    rules = Rules("shop", Policy("shop", goal=goal), apply=True, settle_seconds=0)
+    policy = Policy("shop", goal=goal, refund_goal=Milestone.PROCESSING)
+    rules = Rules("shop", policy, apply=True, settle_seconds=0)
     return Worker(connection, load_profile(profile_path), erp, rules, owner)
 
 

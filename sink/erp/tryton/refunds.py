@@ -1,4 +1,5 @@
-"""Refunds: sales of negative amounts, made from their order and invoiced at once. The credit note stays a draft."""
+"""Refunds: sales of negative amounts, made from their order. Once such a sale is processing, Tryton drafts the credit
+note, which stays a draft."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from sink.erp.contract import Step
-from sink.erp.kinds import ErpRecord, Kind, Milestone, Value
+from sink.erp.kinds import ErpRecord, Kind, Value
 from sink.erp.tryton import lines
 from sink.erp.tryton.documents import OfAnOrder, Told
 from sink.erp.tryton.doing import Values
@@ -18,11 +19,6 @@ class Refunds(OfAnOrder):
 
     kind: ClassVar[Kind] = "refund"
     dated: ClassVar[str] = "refunded_at"
-
-    def target(self, goal: Milestone) -> str:
-        """Tryton drafts the credit note once the sale is processing. If people confirm orders, they confirm refunds
-        too: the sale stays a draft."""
-        return "draft" if self._master.settings.orders.goal in ("draft", "quotation") else "processing"
 
     def told(self, row: Row) -> Told:
         """Its order and its components. Tryton has their amounts with the opposite sign."""
@@ -37,7 +33,7 @@ class Refunds(OfAnOrder):
         return Told(ErpRecord("refund", fields, read.parts), read.rates)
 
     def once(self, step: Step) -> Values:
-        """No goods come in, and Tryton drafts the credit note at once."""
+        """No goods come in, and Tryton drafts the credit note by itself."""
         return {**self.conditions(), "invoice_method": "order", "shipment_method": "manual"}
 
     def rows_of(self, step: Step, order: Row) -> list[dict[str, Any]]:

@@ -31,19 +31,19 @@ _IN_COMMENT: Final[Mapping[Kind, tuple[str, ...]]] = {
 
 
 def milestone(kind: Kind, row: Row) -> Milestone | None:
-    """How far the sale has got; None for a state that the sink does not know. A credit note is a draft until it is
-    posted, whatever the state of its sale. A sale cancelled in processing becomes `done` in Tryton, and counts as
-    cancelled."""
+    """How far the sale has got; None for a state that the sink does not know. A refund is a draft until its credit note
+    is there, whatever the state of its sale, and then in processing until that is posted. A sale cancelled in
+    processing becomes `done` in Tryton, and counts as cancelled."""
     state = row["state"]
     if state == "cancelled" or is_undone(row):
         return Milestone.CANCELLED
     if state not in STATES:
         return None
+    if state in _BEFORE:
+        return Milestone.DRAFT if kind == "refund" else _BEFORE[state]
     invoiced = _BY_INVOICE.get(row["invoice_state"])
     if kind == "refund":
-        return invoiced or Milestone.DRAFT
-    if state in _BEFORE:
-        return _BEFORE[state]
+        return invoiced or Milestone.PROCESSING
     return invoiced or _BY_GOODS.get(row["shipment_state"], Milestone.PROCESSING)
 
 

@@ -94,6 +94,11 @@ class TrytonSettings(BaseModel):
         return _MILESTONES[self.orders.goal]
 
     @property
+    def refund_goal(self) -> Milestone:
+        """Tryton drafts the credit note of a refund once its sale is processing."""
+        return Milestone.PROCESSING
+
+    @property
     def zone(self) -> ZoneInfo:
         """The shop's time zone."""
         return ZoneInfo(self.time_zone)

@@ -9,8 +9,9 @@ import pytest
 from sink.erp.contract import Found, Moved, Observed
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone
 from sink.planning.planner import DoneByHand, Standpoint, plan
-from sink.planning.policy import Hold
-from tests.erp_contract.cells import CELLS, ORDER, Cell
+from sink.planning.policy import Hold, Policy
+from tests.erp_contract.cells import CELLS, EXCHANGED, EXCHANGES, ORDER, Cell
+from tests.erp_contract.records import REF, SALE
 
 
 def _seen(record: ErpRecord, milestone: Milestone) -> Observed:
@@ -60,6 +61,22 @@ def test_a_cell_of_the_planners_table(cell: Cell) -> None:
     assert [step.verb for step in found] == list(cell.verbs)
     if cell.wants:
         assert found[-1].want == cell.wants
+
+
+@pytest.mark.parametrize("at", EXCHANGES)
+def test_an_exchange(at: Milestone) -> None:
+    """The order is sent first."""
+    sold = SALE
+    for wants, was, reason in zip(EXCHANGED, (SALE, None), EXCHANGES[at], strict=True):
+        order, seen = Found(ORDER, _seen(sold, at)), _seen(was, at) if was else None
+        found = plan(REF[wants.kind], wants, Standpoint(was, key=1), seen, Policy("shop"), order)
+        if reason:
+            assert isinstance(found, Hold)
+            assert reason in found.reason
+            continue
+        assert isinstance(found, list)
+        assert [step.want for step in found] == [wants]
+        sold = wants if wants.kind == "order" else sold
 
 
 def test_no_cell_is_there_twice() -> None:

@@ -11,6 +11,7 @@ from sink.planning.caps import with_step
 from sink.planning.planner import SEND, TABLE, DoneByHand, Plan, Standpoint, taken_back
 from sink.planning.planner import plan as plan_step
 from sink.planning.policy import Absence, Check, Hold, Policy
+from sink.planning.ways_out import Way, ways
 
 LINE = {"sku": "A", "quantity": Decimal(3), "net": Decimal(10), "gross": Decimal(12)}
 HEAD = {"number": "S-1", "gross": Decimal(12), "paid": Decimal(12), "shipping_city": "Bonn", "cancelled": False}
@@ -464,6 +465,70 @@ def test_a_new_document_is_taken_to_its_goal() -> None:
     credit = plan(REFUND, None, None, POLICY)
     assert isinstance(credit, list)
     assert credit[0].goal is Milestone.DRAFT, "a person posts it"
+
+
+CREDITING = Policy("shop", goal=Milestone.PROCESSING, refund_goal=Milestone.PROCESSING)
+REFUNDED, RETURNED = ErpRef("refund", "shop/refund/1/1"), ErpRef("return", "shop/return/1/1")
+
+
+@pytest.mark.parametrize("sold", list(Milestone))
+def test_a_refund_becomes_a_credit_note_once_its_order_has_an_invoice(sold: Milestone) -> None:
+    """Whether the shop refunds it now, or did so when the order was not as far."""
+    order, none = Found(SOLD, _seen(sold)), (Milestone.DRAFT, Milestone.CONFIRMED, Milestone.CANCELLED)
+    goal = Milestone.DRAFT if sold in none else Milestone.PROCESSING
+    made = plan_step(REFUNDED, REFUND, Standpoint(), None, CREDITING, order)
+    assert isinstance(made, Hold) if sold is Milestone.CLOSED else [one.goal for one in _steps(made)] == [goal]
+    there = _seen(Milestone.DRAFT, REFUND)
+    later = _steps(plan_step(REFUNDED, REFUND, Standpoint(REFUND, Milestone.DRAFT, 1), there, CREDITING, order))
+    assert [(one.verb, one.goal) for one in later] == ([] if sold in none else [("advance", goal)])
+
+
+def test_what_was_made_before_the_goal_was_raised_goes_on_at_a_later_look() -> None:
+    """From `quotation` to `processing`: the order and its refund. A return waits for the goods."""
+    order = Found(SOLD, _seen(Milestone.CONFIRMED))
+    first = Standpoint(ORDER, Milestone.CONFIRMED, 1)
+    (advance,) = _steps(plan_step(SOLD, ORDER, first, order.observed, CREDITING))
+    assert (advance.verb, advance.goal) == ("advance", Milestone.PROCESSING)
+    order = Found(SOLD, _seen(Milestone.PROCESSING))
+    returned = Standpoint(RETURN, Milestone.CONFIRMED, 1)
+    assert plan_step(RETURNED, RETURN, returned, _seen(Milestone.CONFIRMED, RETURN), CREDITING, order) == []
+    refunded = Standpoint(REFUND, Milestone.DRAFT, 1)
+    (credit,) = _steps(plan_step(REFUNDED, REFUND, refunded, _seen(Milestone.DRAFT, REFUND), CREDITING, order))
+    assert (credit.verb, credit.goal) == ("advance", Milestone.PROCESSING)
+    done = Standpoint(REFUND, credit.goal, 2)
+    assert plan_step(REFUNDED, REFUND, done, _seen(Milestone.PROCESSING, REFUND), CREDITING, order) == []
+
+
+@pytest.mark.parametrize(
+    ("ref", "record", "at", "policy", "held"),
+    [
+        (RETURNED, RETURN, Milestone.CONFIRMED, POLICY, "its goods never left"),
+        (RETURNED, RETURN, Milestone.CANCELLED, POLICY, "changed in the ERP: it was cancelled"),
+        (REFUNDED, REFUND, Milestone.PROCESSING, CREDITING, "there is no invoice to credit"),
+        (REFUNDED, REFUND, Milestone.INVOICED, CREDITING, "there is no invoice to credit"),
+        (REFUNDED, REFUND, Milestone.DRAFT, CREDITING, ""),
+        (REFUNDED, REFUND, Milestone.INVOICED, POLICY, ""),
+    ],
+)
+def test_what_a_cancelled_order_leaves_behind_is_held(
+    ref: ErpRef, record: ErpRecord, at: Milestone, policy: Policy, held: str
+) -> None:
+    """Only of credit notes: elsewhere a refund is the money that went back, which is so."""
+    order = Found(SOLD, _seen(Milestone.CANCELLED))
+    found = plan_step(ref, record, Standpoint(record, at, 1), _seen(at, record), policy, order)
+    if not held:
+        assert found == []
+        return
+    assert isinstance(found, Hold)
+    assert held in found.reason
+    assert Way.ACCEPT in ways(found.check, in_erp=True)
+
+
+def test_a_draft_credit_note_is_cancelled_with_the_drafts() -> None:
+    policy = replace(CREDITING, absent=Absence(refunds="cancel_if_draft"))
+    for at in (Milestone.DRAFT, Milestone.PROCESSING):
+        assert [one.verb for one in _steps(plan(None, REFUND, _seen(at, REFUND), policy))] == ["cancel"]
+    assert isinstance(plan(None, REFUND, _seen(Milestone.INVOICED, REFUND), policy), Hold)
 
 
 def test_an_adapter_narrows_a_cell_and_says_why() -> None:
