@@ -132,12 +132,18 @@ _WANTS: Final[Mapping[str, ErpRecord]] = {
     "a dearer charge": DEARER_CHARGE, "no charge": NO_CHARGE, "a charge more": CHARGE_MORE,
     "an order discount": DISCOUNTED, "less paid": PAID_LESS, "other means": OTHER_MEANS,
 }  # fmt: skip
+_OTHER_RETURN: Final = (ErpRef("return", "shop/return/2/1"), changed(back(l1="2"), number="R-2"))
+_OTHER_REFUND: Final = (
+    ErpRef("refund", "shop/refund/2/1"), changed(refund(c1=component("line", "30.00", "1")), number="F-2"),
+)  # fmt: skip
 _ORDERS: Final = [
     Cell(f"{name}, {at.value}", at, SALE, wants, ("amend",)) for name, wants in _WANTS.items() for at in OPEN
 ]
 _CANCELS: Final = [
     *(Cell(f"cancelled, {at.value}", at, SALE, VOID, ("cancel",)) for at in OPEN),
     *(Cell(f"changed and cancelled, {at.value}", at, SALE, VOID_AND_CHEAPER, ("amend", "cancel")) for at in OPEN),
+    Cell("cancelled, with a return and a refund", PROCESSING, SALE, VOID, ("cancel",),
+         beside=(_OTHER_RETURN, _OTHER_REFUND)),
     Cell("cancelled, part delivered", PART_DELIVERED, SALE, VOID, reason=f"cancel, but {SHIPPED}"),
     Cell("cancelled, delivered", DELIVERED, SALE, VOID, reason=f"cancel, but {SHIPPED}"),
     Cell("cancelled, invoiced", INVOICED, SALE, VOID, reason="cancel, but the ERP has invoiced it"),
@@ -157,8 +163,6 @@ _LATE: Final = [
     Cell("no charge, invoiced", INVOICED, SALE, NO_CHARGE, reason=POSTED),
     Cell("other means, invoiced", INVOICED, SALE, OTHER_MEANS, ("amend",)),
 ]
-_OTHER_RETURN = (ErpRef("return", "shop/return/2/1"), changed(back(l1="2"), number="R-2"))
-_OTHER_REFUND = (ErpRef("refund", "shop/refund/2/1"), changed(refund(c1=component("line", "30.00", "1")), number="F-2"))
 REDUCED = bought({"1": {**line("3", "8.00"), "unit_price": D(10), "discount": D(6)}, "2": LINES["2"]})
 _RETURNS: Final = [
     Cell("a part comes back", DRAFT, None, back(l1="1"), ("create",), order=DELIVERED),
@@ -170,6 +174,8 @@ _RETURNS: Final = [
     Cell("more than was sold", DRAFT, None, back(l1="4"),
          reason="line:1: 4 returned now, but 3 were sold and 0 already returned"),
     Cell("a return of a cancelled order", DRAFT, None, back(l1="1"), order=CANCELLED, reason="its order: return goods"),
+    Cell("a return whose order was cancelled since", CONFIRMED, RETURN, RETURN, order=CANCELLED,
+         reason="its order: it is cancelled in the ERP, so its goods never left"),
     Cell("a return of less", CONFIRMED, RETURN, fewer_back("1"), ("amend",)),
     Cell("a return that the shop has withdrawn", CONFIRMED, RETURN, None, reason="deleted in the shop"),
     Cell("a return that is withdrawn, where drafts go with it", DRAFT, RETURN, None, ("cancel",), policy=_DRAFTS_GO),
@@ -186,6 +192,7 @@ _REFUNDS: Final = [
     Cell("of two rates", DRAFT, None,
          refund(c1=component("line", "10.00", "1"), c2=component("line", "1.07", rate=7)), ("create",)),
     Cell("of a cancelled order", DRAFT, None, refund(c1=component("line", "10.00", "1")), ("create",), order=CANCELLED),
+    Cell("of what is a draft still", DRAFT, None, refund(c1=component("line", "10.00", "1")), ("create",), order=DRAFT),
     Cell("more than was paid", DRAFT, None, refund(c1=component("line", "35.26", "1")),
          reason="refund of 35.26 is too high: 35.25 was paid, 0.00 already refunded"),
     Cell("more than is left of it", DRAFT, None, refund(c1=component("line", "5.26", "1")), beside=(_OTHER_REFUND,),
@@ -194,6 +201,14 @@ _REFUNDS: Final = [
     Cell("a refund that the shop has withdrawn", DRAFT, REFUND, None, reason="deleted in the shop"),
     Cell("a refund that is withdrawn, where drafts go with it", DRAFT, REFUND, None, ("cancel",), policy=_DRAFTS_GO),
 ]  # fmt: skip
+EXCHANGED: Final = (LINE_REPLACED, back(l2="1"))
+"""In one change, a line comes back, and another takes its place in the order."""
+EXCHANGES: Final[Mapping[Milestone, tuple[str, str]]] = {
+    PROCESSING: ("", "line:2: 1 returned now, but 0 were sold"),
+    DELIVERED: (f"change quantities, but {SHIPPED}", ""),
+}
+"""Why the order, and then its return, is held; "" if it is sent. As long as nothing has left, the order changes, and
+nothing of it can come back. Afterwards the return is made, and a person delivers the other line."""
 GROUPS: Final[Mapping[str, Sequence[Cell]]] = {
     "orders": _ORDERS, "cancellations": _CANCELS, "late changes": _LATE, "returns": _RETURNS, "refunds": _REFUNDS,
 }  # fmt: skip

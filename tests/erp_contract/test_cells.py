@@ -14,8 +14,8 @@ from sink.erp.contract import Found, HoldError, NotDone, Observed, Step, StepRes
 from sink.erp.kinds import ErpRecord, ErpRef, Fields, Milestone, not_kept
 from sink.planning.planner import Plan, Standpoint, plan
 from sink.planning.policy import Hold
-from tests.erp_contract.cells import GROUPS, OPEN, ORDER, Cell
-from tests.erp_contract.records import Sink, create
+from tests.erp_contract.cells import EXCHANGED, EXCHANGES, GROUPS, OPEN, ORDER, Cell
+from tests.erp_contract.records import REF, SALE, Sink, create
 from tests.erp_contract.target import Target
 
 
@@ -81,15 +81,16 @@ def _shown(record: ErpRecord) -> ErpRecord:
 
 def _set_up(target: Target, sink: Sink, tried: Sequence[_Tried]) -> None:
     sink.seed("customer")
-    of_orders = [one for one in tried if one.ref.kind != "order"]
+    orders, of_orders = ([one for one in tried if (one.ref.kind == "order") is alone] for alone in (True, False))
     _made(target, sink, [(one.order, one.own(one.cell.sold), one.cell.order) for one in of_orders])
-    for one in of_orders:
+    _made(target, sink, [(one.ref, one.own(one.cell.was), one.cell.at) for one in orders])
+    for one in tried:
         beside = enumerate(one.cell.beside)
         _made(target, sink, [
             (ErpRef(ref.kind, f"shop/{ref.kind}/{one.number}b{n}/1"), one.own(record), Milestone.CONFIRMED)
             for n, (ref, record) in beside
         ])  # fmt: skip
-    _made(target, sink, [(one.ref, one.own(one.cell.was), one.cell.at) for one in tried])
+    _made(target, sink, [(one.ref, one.own(one.cell.was), one.cell.at) for one in of_orders])
     for one in tried:
         one.applied = one.own(one.cell.was)
 
@@ -147,6 +148,19 @@ def test_the_planners_table(target: Target, sink: Sink, group: str) -> None:
         going = _round(sink, going) if going else []
     wrong = {one.cell.name: said for one in tried if (said := _wrong(sink, one, target.can.narrows))}
     assert wrong == {}
+
+
+@pytest.mark.parametrize("at", EXCHANGES)
+def test_an_exchange(target: Target, sink: Sink, at: Milestone) -> None:
+    sink.seed("customer")
+    _made(target, sink, [(ORDER, SALE, at)])
+    for wants, was, reason in zip(EXCHANGED, (SALE, None), EXCHANGES[at], strict=True):
+        ref = REF[wants.kind]
+        if reason:
+            assert reason in sink.held(ref, wants, was)
+        else:
+            sink.done(sink.planned(ref, wants, was))
+            assert not_kept(wants, sink.see(ref).record) == ""
 
 
 def test_narrowed_cells_are_cells(target: Target) -> None:
