@@ -29,7 +29,7 @@ from sink.ledger.outcomes import Outcome, State
 from sink.planning.adoption import Target, as_target
 from sink.planning.caps import as_planned, with_step
 from sink.planning.decisions import Decisions
-from sink.planning.planner import DoneByHand, Plan, Standpoint, plan, taken_back
+from sink.planning.planner import DoneByHand, Plan, Standpoint, can_be_divided, plan, taken_back
 from sink.planning.policy import Check, Hold
 from sink.staging.position import note_acted, why_not_planned
 
@@ -256,8 +256,8 @@ class Worker:
         wanted = self._desired.wanted(ones, built)
         self._use_up(ones)
         tasks: list[Task] = []
-        again: list[Entry] = []
         followed: set[DocumentRef] = set()  # whose plan has another step after this one
+        refused_before = {one.ref for one in ones if one.check == Check.REFUSED}
         capped: list[Entry] = []
         planned = self._planned(ones, wanted)
         changing = {one.unit for one, found in planned if not isinstance(found, Outcome)} if self._rules.apply else ()
@@ -270,7 +270,6 @@ class Worker:
                 outcomes.append((one, _only_planned(one, found)))
             else:
                 tasks.append(Task.planned(one, found, want.after if isinstance(want, Wanted) else None))
-                again += [] if tasks[-1].last else [one]
                 followed |= {one.ref} if len(found) > 1 else set()
         if outcomes:
             with transaction(self._connection) as cursor:
@@ -280,10 +279,13 @@ class Worker:
                 if any(outcome.by_hand for _, outcome in outcomes):
                     note_acted(cursor)
         self._sending.send(leased, tasks)
-        # A cancellation goes even if the ERP has refused the change before it.
-        refused = {one.ref for one in again if one.check == Check.REFUSED} & followed
-        went = [one for one in again if one.intent is None and (one.state is State.DONE or one.ref in refused)]
-        return went + capped
+        # A cancellation goes even if the ERP has refused the change before it. So do payment and addresses if it has
+        # refused them together with other changes.
+        refused = {task.one.ref: task for task in tasks if task.one.check == Check.REFUSED}
+        divided = {ref for ref, task in refused.items() if can_be_divided(task.step, task.one.written)}
+        going = refused.keys() & (followed | divided - refused_before)
+        going |= {task.one.ref for task in tasks if task.one.state is State.DONE and not task.last}
+        return [one for one in ones if one.ref in going and one.intent is None] + capped
 
     def _use_up(self, ones: Sequence[Entry]) -> None:
         """Deletes decisions about versions that the shop no longer has, before anything else is sent."""

@@ -27,9 +27,9 @@ gives it the fields and parts of the step, `advance` takes it to a later milesto
 `remove` ends a price. No verb deletes a document, and none opens a cancelled one again."""
 
 Change = Literal[
-    "change prices", "change quantities", "add lines", "change addresses", "change payment", "change head", "cancel",
-    "reopen", "advance", "return goods", "refund money", "change return", "change refund", "change customer",
-    "change price list", "remove price",
+    "change prices", "change tax rates", "add charges", "change quantities", "add lines", "change addresses",
+    "change payment", "change number", "change head", "cancel", "reopen", "advance", "return goods", "refund money",
+    "change return", "change refund", "change customer", "change price list", "remove price",
 ]  # fmt: skip
 """What the shop may want done to a document that is in the ERP: the rows of the planner's table."""
 

@@ -43,9 +43,9 @@ def changes(desired: ErpRecord, applied: ErpRecord) -> set[Change]:
         differs = names or _children(desired, applied)
         return {_CHANGE_OF[desired.kind]} if differs else set()
     found = {_of_head(name, desired) for name in names}
-    more = _has_more_lines(desired, applied)
+    grown = _grown(desired, applied)
     for part, _, wanted, was in _children(desired, applied):
-        found.add(_of_child(part, wanted, was, more))
+        found |= _of_child(part, wanted, was, grown)
     return found
 
 
@@ -83,9 +83,9 @@ def groups_of(which: Collection[Change], desired: ErpRecord, applied: ErpRecord)
         for name in differing(desired.fields, applied.fields)
         if (other or _of_head(name, desired)) in which and not _stays(name, desired, applied)
     }
-    more = _has_more_lines(desired, applied)
+    grown = _grown(desired, applied)
     for part, _, wanted, was in _children(desired, applied):
-        if (other or _of_child(part, wanted, was, more)) in which:
+        if not ({other} if other else _of_child(part, wanted, was, grown)).isdisjoint(which):
             found.add(group_of(kind, part, ""))
     return found
 
@@ -156,26 +156,33 @@ def _children(one: ErpRecord, other: ErpRecord) -> list[tuple[PartKind, str, Fie
     return found
 
 
-def _has_more_lines(desired: ErpRecord, applied: ErpRecord) -> bool:
-    """Whether the order has more lines than before. A replaced line is no added one."""
-    return len(desired.parts.get("line", ())) > len(applied.parts.get("line", ()))
+def _grown(desired: ErpRecord, applied: ErpRecord) -> set[PartKind]:
+    """The kinds of children of which the order has more than before: lines, if there are more lines; the others, if
+    there are more children in all. A child in place of another is no added one."""
+    now, before = ({part: len(rows) for part, rows in one.parts.items()} for one in (desired, applied))
+    found: set[PartKind] = {"charge", "discount"} if sum(now.values()) > sum(before.values()) else set()
+    return found | {"line"} if now.get("line", 0) > before.get("line", 0) else found
 
 
-def _of_child(part: PartKind, wanted: Fields | None, was: Fields | None, more: bool) -> Change:
-    if part != "line":
-        return "change prices"
-    if was is None and more:
-        return "add lines"
-    if wanted is None or was is None or {"quantity", "sku"} & {*differing(wanted, was)}:
-        return "change quantities"
-    return "change prices"
+def _of_child(part: PartKind, wanted: Fields | None, was: Fields | None, grown: Collection[PartKind]) -> set[Change]:
+    if was is None and part in grown:
+        return {"add lines" if part == "line" else "add charges"}
+    if wanted is None or was is None:
+        return {"change quantities" if part == "line" else "change prices"}
+    names = {*differing(wanted, was)}
+    found: set[Change] = {"change tax rates"} if "tax_rate" in names else set()
+    if part == "line" and {"quantity", "sku"} & names:
+        found.add("change quantities")
+    return found or {"change prices"}
 
 
 def _of_head(name: str, desired: ErpRecord) -> Change:
     if name == "cancelled":
         return "cancel" if desired.fields.get(name) else "reopen"
-    if name in ("net", "tax", "gross"):
+    if name in ("net", "tax", "gross", "tax_included"):
         return "change prices"
+    if name == "number":
+        return "change number"
     if name.startswith(("billing_", "shipping_")):
         return "change addresses"
     return "change payment" if name in ("paid", "payment_means", "payment_reference") else "change head"

@@ -9,8 +9,9 @@ A hold keeps back only what it is about; the rest is sent at once. Fields that m
 group, and a group is sent as a whole or not at all (`together`): all that adds up to an order's total, what was paid,
 each address. So the ERP's document always adds up, and no payment waits for a price. This is the same whether the table
 refuses a change, a person has changed the field in the ERP, rows are gone in the shop, or a return or refund exceeds
-what was sold or paid. A document that is held as a whole (deleted, taken back, unreadable, of a closed order) gets
-nothing.
+what was sold or paid. Some refusals are known only once the ERP has been asked: after one, payment and addresses are
+sent first, and the rest by itself. A document that is held as a whole (deleted, taken back, unreadable, of a closed or
+cancelled order) gets nothing.
 
 Other changes are written before `cancel`, so that a cancelled order shows the shop's last figures. If the ERP cannot
 cancel the order, its figures wait with the cancellation. An order that was cancelled before the ERP got it gets no
@@ -32,7 +33,7 @@ from sink.planning.changes import changes, done_by_hand, edited_in_erp, groups_o
 from sink.planning.decisions import agreed, with_overruled
 from sink.planning.placeholder import as_booked
 from sink.planning.policy import Check, Disputed, Hold, Policy
-from sink.planning.together import FIGURES, as_in_erp, group_of, with_groups
+from sink.planning.together import FIGURES, after_others, as_in_erp, group_of, with_groups
 
 SEND: Final = "send"
 POSTED: Final = (
@@ -52,10 +53,13 @@ _Row = tuple[str, ...]
 #                         draft  confirmed  processing  part delivered  delivered  invoiced  paid    closed  cancelled
 _ORDER: Final[Mapping[Change, _Row]] = {
     "change prices":      (SEND, SEND,      SEND,       SEND,           SEND,      POSTED,   POSTED, CLOSED, UNDONE),
+    "change tax rates":   (SEND, SEND,      SEND,       SEND,           SEND,      POSTED,   POSTED, CLOSED, UNDONE),
+    "add charges":        (SEND, SEND,      SEND,       SEND,           SEND,      POSTED,   POSTED, CLOSED, UNDONE),
     "change quantities":  (SEND, SEND,      SEND,       SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
     "add lines":          (SEND, SEND,      SEND,       SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
     "change addresses":   (SEND, SEND,      SEND,       SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
     "change payment":     (SEND, SEND,      SEND,       SEND,           SEND,      SEND,     SEND,   CLOSED, UNDONE),
+    "change number":      (SEND, SEND,      SEND,       SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
     "change head":        (SEND, SEND,      SEND,       SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, UNDONE),
     "cancel":             (SEND, SEND,      SEND,       SHIPPED,        SHIPPED,   POSTED,   POSTED, CLOSED, SEND),
     "reopen":             (UNDONE,) * 9,
@@ -176,6 +180,9 @@ def _changed(
     if not left:
         return hold or _advance(steps, desired, ledger, observed, goal)
     if "cancel" not in left:
+        if ledger.refused and (later := after_others(groups_of(left, noted, applied))):
+            goes, noted = with_groups(goes, later, there), with_groups(noted, later, applied)
+            return [steps.make("amend", goes, None, noted)]
         left_to_reach = _left_to_reach(goal, ledger, observed)
         return [steps.make("amend", goes, left_to_reach, noted if hold else None)]
     if ledger.refused:
@@ -186,6 +193,14 @@ def _changed(
     open_still, noted = _with(goes, cancelled=False), _with(noted, cancelled=False)
     amend = [] if left == {"cancel"} else [steps.make("amend", open_still, None, noted if hold else None)]
     return [*amend, steps.make("cancel", goes, Milestone.CANCELLED)]
+
+
+def can_be_divided(step: Step, applied: ErpRecord | None) -> bool:
+    """Whether a part of an amendment goes first once the ERP has refused the whole. `applied`: what was written before
+    it."""
+    if step.verb != "amend" or applied is None:
+        return False
+    return bool(after_others(groups_of(changes(step.written, applied), step.written, applied)))
 
 
 class _Held(NamedTuple):

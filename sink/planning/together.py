@@ -18,6 +18,9 @@ from sink.erp.kinds import ErpRecord, Kind, Milestone
 FIGURES: Final = "figures"
 """The group of what adds up. Other groups: `billing`, `shipping`, `identity`, and each other field by itself."""
 
+_FIRST: Final = frozenset({"paid", "payment_means", "payment_reference", "billing", "shipping"})
+"""An order's groups that wait for nothing else."""
+
 _ADDING_UP: Final[Mapping[Kind, frozenset[str]]] = {
     "customer": frozenset(),
     "order": frozenset({"net", "tax", "gross", "currency", "tax_included"}),
@@ -36,6 +39,13 @@ def group_of(kind: Kind, part: str, name: str) -> str:
         return "identity"
     address = name.partition("_")[0]
     return address if address in ("billing", "shipping") else name
+
+
+def after_others(groups: Collection[str]) -> set[str]:
+    """The groups that are sent by themselves once the ERP has refused all of these in one: payment and addresses go
+    first. Empty if all would go first, or none."""
+    first = _FIRST.intersection(groups)
+    return set(groups) - first if first else set()
 
 
 def with_groups(record: ErpRecord, groups: Collection[str], other: ErpRecord) -> ErpRecord:

@@ -119,6 +119,7 @@ LATER = changed(SALE, placed_at=datetime(2026, 1, 2, 10, 0, tzinfo=UTC))
 DEARER_CHARGE = bought(charges={"1": line("1", "5.90", None, "charge")})
 NO_CHARGE = bought(charges={})
 CHARGE_MORE = bought(charges={**CHARGES, "2": line("1", "2.00", None, "charge")})
+CHARGE_MORE_PAID = changed(CHARGE_MORE, paid=CHARGE_MORE.fields["gross"])
 DISCOUNTED = with_part(SALE, "discount", d1=discount("3.00"))
 PAID_LESS = changed(SALE, paid=D("5.00"))
 OTHER_MEANS = changed(SALE, payment_means="voucher", payment_reference="V-1")
@@ -130,6 +131,7 @@ _WANTS: Final[Mapping[str, ErpRecord]] = {
     "a line more": LINE_MORE, "a line in place of another": LINE_REPLACED, "another tax rate": OTHER_RATE,
     "another number": RENUMBERED, "another address": ELSEWHERE, "another day": LATER,
     "a dearer charge": DEARER_CHARGE, "no charge": NO_CHARGE, "a charge more": CHARGE_MORE,
+    "a charge more, and paid": CHARGE_MORE_PAID,
     "an order discount": DISCOUNTED, "less paid": PAID_LESS, "other means": OTHER_MEANS,
 }  # fmt: skip
 _OTHER_RETURN: Final = (ErpRef("return", "shop/return/2/1"), changed(back(l1="2"), number="R-2"))

@@ -28,9 +28,10 @@ NO_LINE = "Tryton cannot add lines to an order in processing: enter them by hand
 NARROWS = {
     "a line more, processing": NO_LINE,
     "a charge more, processing": NO_LINE,
+    "a charge more, and paid, processing": NO_LINE,
     "an order discount, processing": NO_LINE,
     "another tax rate, processing": "once an order is in processing, Tryton cannot change the tax of a line",
-    "another day, processing": "once an order is in processing, Tryton cannot change the date",
+    "another day, processing": "once an order is in processing, Tryton cannot change the date, the buyer",
 }
 
 

@@ -32,7 +32,7 @@ _REASONS: Final = (
     (r" returned now, but ", {"edits", "HELD"}),
     (r"^a returned line is not on the ERP's order", {"HELD"}),
     (r"Tryton cannot add lines to an order in processing", {"edit", "discount"}),
-    (r"in processing, Tryton cannot change (party|.*, party)", {"merge"}),
+    (r"in processing, Tryton cannot change (the date, the buyer|party|.*, party)", {"merge"}),
     (r"^number, date or buyer no longer match what was sent", {"merge"}),
     (r"^(waits for|its order: )", {"HELD"}),
     (r"^its order: it is cancelled in the ERP, so ", {"cancel"}),

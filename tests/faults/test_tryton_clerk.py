@@ -262,6 +262,24 @@ def test_after_the_goal_was_raised_what_is_there_goes_on_and_a_cancelled_order_l
     assert (held(middle), office.credit_notes()) == ([], [])
 
 
+def test_a_price_that_needs_a_line_of_cents_keeps_back_no_payment(
+    tryton_place: TrytonTarget, tryton_clerk: Screen, middle: Connection, profile_path: str
+) -> None:
+    """That it does is known only once Tryton's tax is worked out. The whole change was held once."""
+    erp = tryton_place.adapter(orders={"goal": "processing"})
+    office = Office(tryton_place, tryton_clerk, middle, worker(middle, profile_path, erp), erp)
+    mark(middle, ORDER, CUSTOMER)
+    drain(office.worker)
+    office.shop_has("UPDATE orders SET gross = 9.99", ORDER)
+    (reason,) = held(middle)
+    assert "would need a line of cents" in reason
+    fields = erp.observe([SALE])[SALE].record.fields
+    assert (fields["gross"], fields["paid"]) == (D("11.90"), D("9.99"))
+    office.shop_has(CHEAPER, ORDER)
+    fields = erp.observe([SALE])[SALE].record.fields
+    assert (held(middle), fields["gross"], fields["paid"]) == ([], D("9.90"), D("9.90"))
+
+
 def _credits_both(screen: Screen) -> None:
     """Makes one credit note for a piece of each order, from lines of two invoices."""
     (first, *_) = invoices = screen.rows(

@@ -245,6 +245,31 @@ def test_an_order_that_is_cancelled_while_its_buyer_is_refused_waits_for_nothing
     assert run(erp_url, "SELECT count(*)::int FROM orders") == [(0,)]
 
 
+def test_what_the_erp_refuses_of_an_order_keeps_back_no_payment(
+    middle: Connection, counting: Counting, erp_url: str, profile_path: str
+) -> None:
+    """That the ERP refuses the price is known only once it has been asked."""
+    worker = make_worker(middle, counting, profile_path)
+    mark(middle)
+    drain(worker)
+    run(erp_url, "ALTER TABLE orders ADD CONSTRAINT odd CHECK (gross <> 9.90)")
+    counting.steps.clear()
+    change(middle, "UPDATE orders SET gross = 9.90")
+    mark(middle, ORDER)
+    drain(worker)
+    assert run(erp_url, "SELECT gross::text, paid::text FROM orders") == [("11.90", "9.90")]
+    assert [reason.partition(":")[0] for reason in held(middle)] == ["the ERP refused it"]
+    assert len(counting.steps) == 3, "all, the payment, and the price"
+    mark(middle, ORDER)
+    drain(worker)
+    assert len(counting.steps) == 4, "the price alone"
+    run(erp_url, "ALTER TABLE orders DROP CONSTRAINT odd")
+    mark(middle, ORDER)
+    drain(worker)
+    assert run(erp_url, "SELECT gross::text, paid::text FROM orders") == [("9.90", "9.90")]
+    assert held(middle) == []
+
+
 def test_two_returns_of_one_order_share_what_was_sold(
     middle: Connection, erp: SqlErp, profile_path: str, erp_url: str
 ) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, ClassVar, Final, NamedTuple
 
 from schemas.model.errors import SettingsError
-from sink.erp.contract import Change, Found, HoldError, HowFar, Observed, Step, StepResult, Verb
+from sink.erp.contract import Found, HoldError, HowFar, Observed, Step, StepResult, Verb
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Milestone, Sums, not_kept
 from sink.erp.tryton import edits, lines, reads, sales, steps
 from sink.erp.tryton.catalogue import MasterData
@@ -154,7 +154,7 @@ class SaleDocuments:
             key=key,
             state=row["state"],
             problem="" if milestone else unknown,
-            may_not=self.may_not(row),
+            may_not=edits.may_not(row),
             rates=rates if _adds_up(rates, record) else {},
         )
         return Sale(row, observed, lines_)
@@ -166,10 +166,6 @@ class SaleDocuments:
     def is_ours(self, row: Row) -> bool:
         """Whether it has a key of ours, so that its comment and notes can be trusted."""
         return reads.is_ours(row, self._master.web_shop)
-
-    def may_not(self, row: Row) -> Mapping[Change, str]:
-        """The changes that Tryton does not allow in the sale's state, each with the reason."""
-        return {"add lines": edits.NO_MORE_LINES} if row["state"] in ("processing", "done") else {}
 
     def conditions(self) -> Values:
         """Warehouse and payment term."""

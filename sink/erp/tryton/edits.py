@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from sink.erp.contract import HoldError
+from sink.erp.contract import Change, HoldError
 from sink.erp.kinds import BY_HAND
 from sink.erp.tryton import notes
 from sink.erp.tryton.lines import ROUNDING, child_of
@@ -28,13 +28,18 @@ _BY_SLIP: Final = ("product", "unit", "quantity", "unit_price", "description")
 
 
 _NAMES: Final = {"sale_date": "the date", "origin": "the order that it belongs to"}
+_CANNOT: Final = "once an order is in processing, Tryton cannot change "
 NO_MORE_LINES: Final = (
     "Tryton cannot add lines to an order in processing: enter them by hand as a separate order, or cancel it there"
 )
 NO_ROUNDING: Final = (
-    "Tryton cannot add lines to an order in processing, and the shop's tax is higher than Tryton's at {} %, which"
+    "Tryton cannot add lines to an order in processing, and the shop's tax is not Tryton's at {} %, which"
     " would need a line of cents"
 )
+AS_IT_WAS_SOLD: Final[Mapping[Change, str]] = {
+    "change tax rates": f"{_CANNOT}the tax of a line",
+    "change head": f"{_CANNOT}the date, the buyer, the currency",
+}
 BY_A_PERSON: Final = "settle it in Tryton, then `sink retry`; if it stays as it is there, `sink accept document`"
 
 
@@ -93,6 +98,16 @@ def is_notes(change: Edit) -> bool:
     return not (others or change.new or change.gone or change.head.keys() - {*_AT_ANY_TIME})
 
 
+def may_not(row: Row) -> Mapping[Change, str]:
+    """The changes that Tryton does not take in the sale's state, each with the reason. Whether the shop's tax needs one
+    more line of cents is not known before the change is worked out."""
+    if row["state"] not in ("processing", "done"):
+        return {}
+    if any(line["type"] == "line" and not line["quantity"] for line in row["lines."]):
+        return AS_IT_WAS_SOLD  # a new line takes its place
+    return {"add lines": NO_MORE_LINES, "add charges": NO_MORE_LINES, **AS_IT_WAS_SOLD}
+
+
 def in_processing(change: Edit, row: Row) -> Edit:
     """The same edit without new and deleted lines. A new line takes over one that is no longer wanted and has the same
     tax; what is left of those gets the quantity 0. HoldError if Tryton cannot do it."""
@@ -117,7 +132,7 @@ def _refuse(change: Edit, changed: Mapping[int, Row], missing: Collection[Place]
     wrong = [_NAMES.get(name, name) for name in change.head if name not in (*_AT_ANY_TIME, *_BY_PARTIES)]
     wrong += ["the tax of a line"] if any("taxes" in some for some in changed.values()) else []
     if wrong:
-        raise HoldError(f"once an order is in processing, Tryton cannot change {', '.join(wrong)}", BY_A_PERSON)
+        raise HoldError(f"{_CANNOT}{', '.join(wrong)}", BY_A_PERSON)
     cents = [rate for what, rate in missing if what == ROUNDING]
     if len(cents) < len(missing):
         raise HoldError(NO_MORE_LINES, BY_A_PERSON)

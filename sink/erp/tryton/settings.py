@@ -55,7 +55,7 @@ class TrytonSettings(BaseModel):
     time_zone: str = Field("Europe/Berlin", description="the shop's: Tryton keeps days and no times")
     orders: OrderSettings = OrderSettings()
     rounding: Literal["line", "none"] = Field(
-        "line", description="line: add a line of cents when the shop's tax is higher; none: hold the order"
+        "line", description="line: add a line of cents when the shop's tax is another; none: hold the order"
     )
     taxes: dict[str, str] = Field(
         default_factory=dict, description="by rate in percent the tax's name; default: the only one of that rate"

@@ -15,7 +15,7 @@ from sink.erp.fields import FIELDS
 from sink.erp.kinds import KINDS, ErpRecord, ErpRef, Fields, Kind, Milestone, PartKind
 from sink.planning.changes import changes
 from sink.planning.decisions import Decisions
-from sink.planning.planner import SEND, TABLE, DoneByHand, Plan, Standpoint, plan
+from sink.planning.planner import SEND, TABLE, DoneByHand, Plan, Standpoint, can_be_divided, plan
 from sink.planning.policy import Absence, Check, Hold, Policy
 from sink.planning.together import FIGURES, group_of, with_groups
 
@@ -156,7 +156,7 @@ ORDER = ErpRecord(
         "paid": Decimal(12), "payment_means": "card", "billing_street": "A 1", "billing_city": "Bonn",
         "shipping_street": "A 1", "shipping_city": "Bonn", "cancelled": False,
     },
-    {"line": {"1": LINE}},
+    {"line": {"1": LINE}, "charge": {}},
     {"p": {"means": "card", "amount": Decimal(12), "reference": None}},
 )  # fmt: skip
 CHEAPER = {"net": Decimal(5), "tax": Decimal(1), "gross": Decimal(6)}
@@ -209,6 +209,39 @@ def test_what_a_person_has_done_of_a_change_is_not_undone_by_the_rest() -> None:
     by_hand = _head(**CHEAPER)
     step = _step(_plan(_head(**CHEAPER, **MOVED, paid=Decimal(6)), Milestone.INVOICED, by_hand))
     assert step.want == _head(**CHEAPER, paid=Decimal(6))
+
+
+WRAPPED = replace(_head(net=Decimal(12), gross=Decimal(14), paid=Decimal(14), **MOVED), parts={
+    "line": {"1": LINE}, "charge": {"2": {"net": Decimal(2), "tax": Decimal(0), "gross": Decimal(2)}}
+})  # fmt: skip
+NARROWED = {"add charges": "there is no room for one"}
+
+
+def test_what_an_adapter_cannot_add_keeps_back_neither_payment_nor_address() -> None:
+    """Gift wrap is added in processing, and the difference is paid."""
+    seen = replace(_seen(ORDER, Milestone.PROCESSING), may_not=NARROWED)
+    step = _step(plan(REF, WRAPPED, Standpoint(ORDER), seen, POLICY))
+    assert (step.want, step.noted) == (_head(paid=Decimal(14), **MOVED),) * 2
+    seen = replace(_seen(step.want, Milestone.PROCESSING), may_not=NARROWED)
+    rest = plan(REF, WRAPPED, Standpoint(step.written), seen, POLICY)
+    assert isinstance(rest, Hold)
+    assert (rest.reason, rest.check) == ("add charges, but there is no room for one", Check.POSTED)
+    assert {one.name or one.part for one in rest.disputed} == {"net", "gross", "charge"}
+
+
+def test_after_a_refusal_payment_and_address_go_first_and_the_rest_by_itself() -> None:
+    """What only the ERP knows: nothing has narrowed the cell."""
+    whole = _step(_plan(WRAPPED, Milestone.PROCESSING))
+    assert whole.want == WRAPPED
+    assert can_be_divided(whole, ORDER)
+    first = _step(plan(REF, WRAPPED, Standpoint(ORDER, refused=True), _seen(ORDER, Milestone.PROCESSING), POLICY))
+    assert (first.want, first.goal) == (_head(paid=Decimal(14), **MOVED), Milestone.PROCESSING)
+    assert not can_be_divided(first, ORDER)
+    for refused in (False, True):
+        ledger = Standpoint(first.written, refused=refused)
+        rest = _step(plan(REF, WRAPPED, ledger, _seen(first.want, Milestone.PROCESSING), POLICY))
+        assert (rest.want, rest.noted) == (WRAPPED, None)
+        assert not can_be_divided(rest, first.written)
 
 
 def test_of_rows_that_are_gone_the_rest_goes() -> None:

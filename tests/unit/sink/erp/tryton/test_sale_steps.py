@@ -133,7 +133,7 @@ def test_a_slip_that_lies_there_is_validated() -> None:
     [
         (MORE, "cannot add lines to an order in processing: enter"),
         (OTHER_TAX, "cannot change the tax of a line"),
-        (CENT_MORE, "higher than Tryton's at 19 %, which would need a line of cents"),
+        (CENT_MORE, "the shop's tax is not Tryton's at 19 %, which would need a line of cents"),
     ],
 )
 def test_what_processing_does_not_take_is_refused_before_the_first_write(want: ErpRecord, reason: str) -> None:
