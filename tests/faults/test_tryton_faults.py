@@ -59,7 +59,7 @@ def _wanted(sink: Sink, name: str) -> Step:
     _, at, want, _ = STEPS[name]
     verb, ref = name.split()[0], REF[want.kind]
     if verb == "create":
-        return replace(create(want, ref), goal=at) if want.kind == "order" else create(want, ref)
+        return replace(create(want, ref), goal=at) if want.kind in ("order", "refund") else create(want, ref)
     return step("amend" if verb == "amend" else "cancel", ref, want, sink.see(ref), 2)
 
 
