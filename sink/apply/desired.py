@@ -29,7 +29,7 @@ from sink.documents.profile import Profile
 from sink.documents.records import KIND_OF, fingerprint, from_json, may_be_same, record, same_identity, worth
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp, Found
-from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind
+from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind, Milestone
 from sink.ledger import accounts, blocked, documents, history, marks
 from sink.ledger.documents import Entry
 from sink.ledger.history import Place
@@ -249,7 +249,8 @@ class Desired:
         found = [document for _, document in looked_at]
         if self._rules.customers == "collective" and self._collective is None:
             matches = self._erp.find("customer", {"number": self._rules.collective_account})
-            self._collective = next((found.ref for found in matches), None)
+            open_ = (found.ref for found in matches if found.observed.milestone is not Milestone.CANCELLED)
+            self._collective = next(open_, None)
         buyers = self.buyers(found)
         parents = {self._order_of(one) for one in found if isinstance(one, ReturnOrder | Refund)}
         come = {entry.ref: (entry, one) for entry, one in looked_at if isinstance(one, Customer) and not entry.applied}
@@ -288,7 +289,7 @@ class Desired:
         return found
 
     def _is_another(self, number: str, ref: ErpRef) -> bool:
-        """Whether the ERP has an account of this number that is not the customer's."""
+        """Whether the ERP has an account of this number that is not the customer's, even a closed one."""
         try:
             return any(found.ref != ref for found in self._erp.find("customer", {"number": number}))
         except SettingsError:  # accounts there have no number, so the create failed for another reason

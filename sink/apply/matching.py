@@ -12,7 +12,7 @@ from sink.database import Connection, transaction
 from sink.documents.models import Customer
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp, Found
-from sink.erp.kinds import BY_HAND, ErpRef
+from sink.erp.kinds import BY_HAND, ErpRef, Milestone
 from sink.ledger import accounts, documents, standings
 from sink.ledger.documents import Entry
 from sink.ledger.outcomes import Outcome
@@ -106,7 +106,8 @@ class Matching:
 
     def _find(self, field: str, value: str) -> Sequence[Found]:
         try:
-            return self._erp.find("customer", {field: value})
+            found = self._erp.find("customer", {field: value})
+            return [hit for hit in found if hit.observed.milestone is not Milestone.CANCELLED]
         except SettingsError:  # accounts there have no such field
             return []
 

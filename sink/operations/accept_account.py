@@ -11,6 +11,7 @@ from sink.database import Connection, Cursor, transaction
 from sink.documents.profile import Profile
 from sink.documents.refs import DocumentRef
 from sink.erp.contract import Erp, Found
+from sink.erp.kinds import Milestone
 from sink.ledger import decisions, documents, history, marks
 from sink.operations.accept import busy
 
@@ -71,8 +72,10 @@ def undo_account(connection: Connection, ref: DocumentRef, person: str, execute:
 def _account(erp: Callable[[], Erp], number: str) -> Found:
     with closing(erp()) as opened:
         found = opened.find("customer", {"number": number})
+    found = [one for one in found if one.observed.milestone is not Milestone.CANCELLED]
     if len(found) != 1:
-        raise SettingsError(f"the ERP has {len(found) or 'no'} accounts {number}", "give the number of one that it has")
+        reason = f"the ERP has {len(found) or 'no'} accounts {number} in use"
+        raise SettingsError(reason, "give the number of one that it has")
     return found[0]
 
 

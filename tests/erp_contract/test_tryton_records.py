@@ -14,7 +14,7 @@ import pytest
 from deploy.tryton import provision
 from deploy.tryton.screen import Screen
 from deploy.tryton.server import Tryton
-from sink.erp.contract import Checked, HoldError, NotDone, StopError
+from sink.erp.contract import Checked, HoldError, HowFar, NotDone, StopError
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone, Value
 from sink.erp.tryton import catalogue, reads
 from sink.erp.tryton.rpc import Rpc
@@ -152,6 +152,55 @@ def test_a_customer_whom_a_clerk_put_away_is_cancelled_there(sink: Sink, admin: 
     admin("party.party", "write", [party["id"]], {"active": False})
     assert sink.see(BUYER).milestone is Milestone.CANCELLED
     assert BUYER in {one.ref for one in sink.erp.page(["customer"], "", 100).found}
+
+
+def _merge(admin: Screen, source: int, into: int) -> None:
+    """As a person does it. Tryton asks the person about differing tax numbers and names; these have none."""
+    admin.wizard(
+        "party.replace", [("replace", {"ask": {"source": source, "destination": into}})], "party.party", source
+    )
+
+
+def test_merged_customers_go_on_under_both_keys(sink: Sink, admin: Screen) -> None:
+    other, number_2 = ErpRef("customer", "shop/customer/2/1"), changed(AT_HOME, number="100002")
+    sink.done(create(AT_HOME, BUYER))
+    sink.done(create(number_2, other))
+    first = changed(SALE, billing_city="Bonn")
+    sink.done(create(first, REF["order"]))
+    gone, left = (row["id"] for row in admin.rows("party.party", [["code", "in", ["100001", "100002"]]]))
+    _merge(admin, gone, left)
+
+    assert sink.plans(REF["order"], first, first) == [], "it is on the party that is left"
+    assert sink.plans(BUYER, AT_HOME, AT_HOME) == sink.plans(other, number_2, number_2) == []
+    moved = step("amend", BUYER, changed(AT_HOME, name="Ann B.", email="b@example.org"), sink.see(BUYER), 2)
+    assert sink.done(moved).reference == "100002"
+    assert sink.how_far(moved) is HowFar.DONE
+    assert admin.row("party.party", left, "name")["name"] == "Ann", "it is another's account by now"
+    sink.done(step("amend", other, changed(number_2, name="Ann C."), sink.see(other), 2))
+
+    for n, account in enumerate((BUYER, other), 2):
+        ref, sale = ErpRef("order", f"shop/order/{n}/1"), changed(SALE, number=f"S-{n}", account=account)
+        sink.done(create(sale, ref))
+        assert sink.plans(ref, sale, sale) == []
+    assert {row["party"] for row in admin.rows("sale.sale", [], "party")} == {left}
+
+
+def test_typed_in_accounts_that_are_merged_lead_to_the_one_that_is_left(sink: Sink, admin: Screen) -> None:
+    every = admin("party.party", "create", [{"name": "Ann"}] * 3)
+    shared = changed(SALE, account=ErpRef("customer", f"hand:{every[0]}"))
+    _merge(admin, every[0], every[1])
+    _merge(admin, every[1], every[2])
+    sink.done(create(shared, REF["order"]))
+    assert sink.plans(REF["order"], shared, shared) == []
+    assert [row["party"] for row in admin.rows("sale.sale", [], "party")] == [every[2]]
+
+
+def test_the_number_of_a_party_that_was_put_away_is_taken(sink: Sink, admin: Screen) -> None:
+    (party,) = admin("party.party", "create", [{"name": "Bob", "code": "100001"}])
+    admin("party.party", "write", [party], {"active": False})
+    assert refused(sink.apply(create(AT_HOME, BUYER))) == ["HoldError"]
+    (taken,) = sink.erp.find("customer", {"number": "100001"})
+    assert (taken.ref.external, taken.observed.milestone) == (f"hand:{party}", Milestone.CANCELLED)
 
 
 def test_a_refusal_is_told_without_who_it_is_about(sink: Sink) -> None:

@@ -25,6 +25,9 @@ Service = Literal["shipping", "payment", "charge", "discount", "refund", "cent"]
 KEY: Final = "ordertap:"
 """Stands before our key of a customer among a party's identifiers."""
 
+INACTIVE_TOO: Final = ("active", "in", [True, False])
+"""A clause of a domain. Without it Tryton shows active records only."""
+_MOST_MERGES: Final = 10
 _A_MINUTE: Final = 60.0
 _CENT: Final = Decimal("0.01")
 _PERCENT: Final = Decimal(100)
@@ -62,14 +65,6 @@ class Packed(NamedTuple):
 
     sold_by: Measure
     stocked_by: Measure
-
-
-class Account(NamedTuple):
-    """A party, with its number and our key ("" where it was typed in by hand)."""
-
-    id: int
-    code: str
-    key: str
 
 
 class PartyAddress(NamedTuple):
@@ -302,20 +297,27 @@ class MasterData:
         """When the next day begins in the shop's time zone."""
         return self.midnight(day + timedelta(days=1))
 
-    def accounts(self, refs: Collection[ErpRef]) -> dict[ErpRef, Account]:
-        """Parties by our keys; parties that have none of ours, by `hand:` and their id. Missing ones are left out."""
+    def accounts(self, refs: Collection[ErpRef]) -> dict[ErpRef, int]:
+        """Ids of parties by our keys, and by `hand:` and their id. A merged party's name leads to the one that is left.
+        Missing ones are left out."""
         by_key = {f"{KEY}{ref.external}": ref for ref in refs if not ref.external.startswith(BY_HAND)}
-        names = ["code", "party", "party.code"]
-        rows = self._rpc.among("party.identifier", "code", by_key, names)
-        found = {
-            by_key[row["code"]]: Account(row["party"], row["party."]["code"], by_key[row["code"]].external)
-            for row in rows
-        }
-        hand = {int(ref.external[len(BY_HAND) :]): ref for ref in refs if _is_by_hand(ref)}
-        for row in self._rpc.among("party.party", "id", hand, ["code", "identifiers.code"]):
-            if not key_of(row["identifiers."]):
-                found[hand[row["id"]]] = Account(row["id"], row["code"], "")
-        return found
+        rows = self._rpc.among("party.identifier", "code", by_key, ["code", "party", "active"], INACTIVE_TOO)
+        found = {by_key[row["code"]]: int(row["party"]) for row in active_last(rows)}
+        hand = {ref: int(ref.external[len(BY_HAND) :]) for ref in refs if _is_by_hand(ref)}
+        left = self._left_of({*hand.values()})
+        return found | {ref: left[one] for ref, one in hand.items() if one in left}
+
+    def _left_of(self, parties: Collection[int]) -> dict[int, int]:
+        """By party: the active one that it was merged into, or itself. Tryton follows no chain of merges."""
+        at = {one: one for one in parties}
+        for _ in range(_MOST_MERGES):
+            names = ["active", "replaced_by"]
+            rows = {row["id"]: row for row in self._rpc.among("party.party", "id", at.values(), names, INACTIVE_TOO)}
+            to = {one: row["id"] if row["active"] else row["replaced_by"] for one, row in rows.items()}
+            before, at = at, {one: to[place] for one, place in at.items() if to.get(place)}
+            if at == before:
+                break
+        return at
 
     def addresses(
         self, wanted: Collection[tuple[int, PartyAddress]], calls: WriteCalls
@@ -424,9 +426,14 @@ def _product(row: Row) -> ProductUnits:
 
 
 def key_of(identifiers: Iterable[Row]) -> str:
-    """Our key among the identifiers of a party; "" where it has none."""
-    codes = (str(row["code"]) for row in identifiers)
-    return next((code.removeprefix(KEY) for code in codes if code.startswith(KEY)), "")
+    """Our key among the active identifiers of a party, the oldest if there are several; "" where it has none."""
+    ours = [row for row in identifiers if str(row["code"]).startswith(KEY)]
+    return str(min(ours, key=lambda row: row["id"])["code"]).removeprefix(KEY) if ours else ""
+
+
+def active_last(rows: Iterable[Row]) -> list[Row]:
+    """Rows in an order in which the last one with a key counts."""
+    return sorted(rows, key=lambda row: bool(row["active"]))
 
 
 def address_in(row: Row) -> PartyAddress:

@@ -2,6 +2,10 @@
 
 The address with a place in the party's list is the customer's; the others belong to orders. When a customer's address
 changes, the old one stays as it is, because documents refer to it.
+
+If a person merges two parties, Tryton makes the identifiers of one inactive and gives them to the other. That
+customer's key then leads to an account that is not theirs alone: it is neither compared nor changed for them, and only
+the number of the last step is written.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from sink.erp.contract import ConflictError, Found, HoldError, HowFar, NotDone, 
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, Value, not_kept
 from sink.erp.tryton.addresses import NAMES, address_of, fields_of
 from sink.erp.tryton.batches import Failure, together
-from sink.erp.tryton.catalogue import KEY, MasterData, PartyAddress, address_in, key_of
+from sink.erp.tryton.catalogue import INACTIVE_TOO, KEY, MasterData, PartyAddress, active_last, address_in, key_of
 from sink.erp.tryton.reads import ids_of
 from sink.erp.tryton.rpc import Row, Rpc, WriteCalls, stamps_of
 
@@ -31,7 +35,6 @@ _READ: Final = [
     *(f"{child}.{name}" for child, (_, names) in _CHILDREN.items() for name in (*names, "_timestamp")),
 ]  # fmt: skip
 _SOUGHT: Final = {"reference": "code", "number": "code", "name": "name", "tax_id": "identifiers.code", "email": "email"}
-_SHOWN: Final = ("active", "in", [True, False])
 _KEPT: Final = "fix it in the shop, or make Tryton accept it as it is, then `sink retry`"
 
 
@@ -51,11 +54,12 @@ class Customers:
         return HowFar.DONE if seen and seen.key >= step.key else HowFar.NOT_DONE
 
     def find(self, fields: Fields) -> list[int]:
-        """Ids of parties by number, name, e-mail or tax number; SettingsError for other fields."""
+        """Ids of parties by number, name, e-mail or tax number, inactive parties too, since their number stays taken;
+        SettingsError for other fields."""
         if unknown := sorted(fields.keys() - _SOUGHT.keys()):
             raise SettingsError(f"Tryton's parties have no {', '.join(unknown)}", f"look for {', '.join(_SOUGHT)}")
         domain = [clause for name, value in fields.items() for clause in _clauses(name, value)]
-        return [row["id"] for row in self._rpc.search("party.party", domain, ["id"], _MANY)]
+        return [row["id"] for row in self._rpc.search("party.party", [*domain, INACTIVE_TOO], ["id"], _MANY)]
 
     def found(self, ids: Sequence[int]) -> list[Found]:
         """Parties in the order of the ids."""
@@ -64,9 +68,9 @@ class Customers:
 
     def keys(self, after: int, limit: int) -> tuple[list[tuple[int, ErpRef]], int | None]:
         """Ids and keys above `after`, rising; then the next `after`, None on the last page."""
-        domain = [("id", ">", after), ("id", "not in", self._master.strangers()), _SHOWN]
+        domain = [("id", ">", after), ("id", "not in", self._master.strangers()), INACTIVE_TOO]
         rows = self._rpc.search("party.party", domain, ["identifiers.code"], limit)
-        return [(row["id"], _ref(row)) for row in rows], rows[-1]["id"] if len(rows) == limit else None
+        return [(row["id"], _ref(_with_key(row))) for row in rows], rows[-1]["id"] if len(rows) == limit else None
 
     def do(self, verb: Verb, steps: Sequence[Step], calls: WriteCalls) -> list[StepResult]:
         """Does all steps in one call, which is one transaction: customers have no drafts."""
@@ -152,11 +156,11 @@ class Customers:
     def _values(self, step: Step, row: Row | None, tax_type: str | None) -> dict[str, Any]:
         """The values to write to a party. row: the party as it is; None for a new one."""
         fields = step.want.fields
-        ours = _first(row, "identifiers", lambda one: one["code"] == f"{KEY}{step.ref.external}")
+        ours = row["ours"] if row else None
         values: dict[str, Any] = {
             "identifiers": _one(ours, {"code": f"{KEY}{step.ref.external}", "sequence": step.key}),
         }
-        if step.verb == "adopt":
+        if step.verb == "adopt" or (row and _is_merged(row)):
             return values
         plain = {"name": fields["name"], "code": fields["number"]}
         values |= {name: value for name, value in plain.items() if row is None or row[name] != value}
@@ -184,22 +188,22 @@ class Customers:
         return changes
 
     def _by_ref(self, refs: Collection[ErpRef]) -> dict[ErpRef, Row]:
-        """By one of a party's identifiers; by its id as long as none of them is a key of ours."""
+        """By the key among a party's identifiers; by its id as long as none of them is a key of ours."""
         ours = {f"{KEY}{ref.external}": ref for ref in refs if not ref.external.startswith(BY_HAND)}
         typed_in = [ref for ref in refs if ref.external.startswith(BY_HAND)]
         hand = {one: ref for ref in typed_in for one in ids_of([ref.external.removeprefix(BY_HAND)])}
-        rows = self._rpc.among("party.party", "identifiers.code", ours, _READ, _SHOWN)
-        found = {ours[one["code"]]: row for row in rows for one in row["identifiers."] if one["code"] in ours}
-        nobodys = {one: row for one, row in self._rows(hand).items() if not key_of(row["identifiers."])}
-        return found | {hand[one]: row for one, row in nobodys.items()}
+        names = ["code", "sequence", "active", "_timestamp", *(f"party.{name}" for name in _READ)]
+        keys = active_last(self._rpc.among("party.identifier", "code", ours, names, INACTIVE_TOO))
+        found: dict[ErpRef, Row] = {ours[key["code"]]: {**key["party."], "ours": key} for key in keys}
+        return found | {hand[one]: row for one, row in self._rows(hand).items() if row["ours"] is None}
 
     def _rows(self, ids: Collection[int]) -> dict[int, Row]:
-        return {row["id"]: row for row in self._rpc.among("party.party", "id", ids, _READ, _SHOWN)}
+        return {row["id"]: _with_key(row) for row in self._rpc.among("party.party", "id", ids, _READ, INACTIVE_TOO)}
 
     def _observed(self, row: Row) -> Observed:
         """The stamp covers only what the record has, so a clerk may edit other fields without a conflict."""
         mail, tax = _first(row, "contact_mechanisms", _is_email), _first(row, "identifiers", _is_tax_number)
-        ours = _first(row, "identifiers", _is_key)
+        ours = row["ours"]
         address = _placed(row["addresses."]) if ours else next(iter(row["addresses."]), None)
         fields: dict[str, Value] = {
             "number": row["code"],
@@ -208,6 +212,7 @@ class Customers:
             "tax_id": tax["code"] if tax else None,
             **fields_of(address, "billing", self._master.countries()),
         }
+        fields = {} if _is_merged(row) else fields
         key = int(ours["sequence"] or 0) if ours else 0
         milestone, state = (Milestone.CONFIRMED, "active") if row["active"] else (Milestone.CANCELLED, "inactive")
         told = json.dumps([row["id"], fields, key, state, ours and ours["code"]], sort_keys=True)
@@ -237,7 +242,19 @@ def _known(step: Step, row: Row | None, observed: Any) -> StepResult | None:
 
 
 def _ref(row: Row) -> ErpRef:
-    return ErpRef("customer", key_of(row["identifiers."]) or f"{BY_HAND}{row['id']}")
+    ours = row["ours"]
+    return ErpRef("customer", ours["code"].removeprefix(KEY) if ours else f"{BY_HAND}{row['id']}")
+
+
+def _with_key(row: Row) -> Row:
+    """A party with the identifier that is its own key in `ours`; None if it has none."""
+    code = f"{KEY}{key_of(row['identifiers.'])}"
+    return {**row, "ours": _first(row, "identifiers", lambda one: one["code"] == code)}
+
+
+def _is_merged(row: Row) -> bool:
+    """Whether the key that led to the party is not its own, but came from a party that was merged into it."""
+    return row["ours"] is not None and row["ours"]["code"] != f"{KEY}{key_of(row['identifiers.'])}"
 
 
 def _first(row: Row | None, child: str, which: Any) -> Row | None:
@@ -277,7 +294,7 @@ def _stamps(rows: Iterable[Row]) -> dict[str, str]:
     """The stamps of parties and their children."""
     found: dict[str, str] = {}
     for row in rows:
-        found |= stamps_of("party.party", [row])
+        found |= stamps_of("party.party", [row]) | stamps_of("party.identifier", [row["ours"]] if row["ours"] else [])
         for child, (model, _) in _CHILDREN.items():
             found |= stamps_of(model, row[f"{child}."])
     return found

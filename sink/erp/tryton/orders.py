@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 from sink.erp.contract import HoldError, Observed, Step
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Value
-from sink.erp.tryton import lines, moved, reads
+from sink.erp.tryton import lines, moved, reads, sales
 from sink.erp.tryton.addresses import Side, address_of, fields_of
 from sink.erp.tryton.batches import together
 from sink.erp.tryton.catalogue import PartyAddress, address_in, key_of
@@ -48,13 +48,21 @@ class Orders(SaleDocuments):
             refunded=moved.refunded(row, back, credits_, shop),
         )
 
+    def whole(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Rows with their `account`: the one in the comment if it is the sale's party, else the party's own key. If
+        these differ (the party was merged, or a clerk chose another one), it takes a call."""
+        own = {row["id"]: _own_key(row) for row in rows}
+        named = {row["id"]: sales.account_named(row["comment"]) for row in rows if self.is_ours(row)}
+        other = {one: ref for one, ref in named.items() if ref and ref != own[one]}
+        parties = self._master.accounts({*other.values()})
+        led = {row["id"] for row in rows if row["id"] in other and parties.get(other[row["id"]]) == row["party"]}
+        return [{**row, "account": other[row["id"]] if row["id"] in led else own[row["id"]]} for row in rows]
+
     def told(self, row: Row) -> Told:
         """The fields that Tryton keeps, and those that are in the comment."""
-        party = row["party."] or {}
-        key = key_of(party.get("identifiers.") or ())
         fields: dict[str, Value] = {
             "number": row["reference"] or None,
-            "account": ErpRef("customer", key or f"{BY_HAND}{row['party']}"),
+            "account": row["account"],
             "currency": row["currency."]["code"],
             "net": row["untaxed_amount"], "tax": row["tax_amount"], "gross": row["total_amount"],
             **self.commented(row),
@@ -97,8 +105,8 @@ class Orders(SaleDocuments):
             try:
                 if account is None:
                     raise _NO_ACCOUNT
-                found[number] = self._values(step, account.id, there.get(number))
-                places[number] = [(account.id, one) for one in self._addresses(step.want.fields)]
+                found[number] = self._values(step, account, there.get(number))
+                places[number] = [(account, one) for one in self._addresses(step.want.fields)]
             except HoldError as error:
                 found[number] = error
         return found | self._with_addresses(found, places, there, calls)
@@ -139,6 +147,12 @@ class Orders(SaleDocuments):
                 found[number] = {**whole, **sides} if isinstance(whole, Mapping) else whole
 
         return found | together(places, make)
+
+
+def _own_key(row: Row) -> ErpRef:
+    """The party of a sale, by its own key."""
+    key = key_of((row["party."] or {}).get("identifiers.") or ())
+    return ErpRef("customer", key or f"{BY_HAND}{row['party']}")
 
 
 def _as_it_is(sale: Sale | None, name: str, wanted: tuple[int, PartyAddress]) -> int | None:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from sink.erp.fields import FIELDS
-from sink.erp.kinds import ErpRecord, Fields, Kind, Milestone, Value
+from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind, Milestone, Value
 from sink.erp.tryton import notes
 
 Row = Mapping[str, Any]
@@ -22,6 +22,7 @@ _BY_INVOICE: Final = {
 _BY_GOODS: Final = {"sent": Milestone.DELIVERED, "partially shipped": Milestone.PART_DELIVERED}
 
 _SLIP: Final = "ordertap:"
+_ACCOUNT: Final = "account"
 _IN_COMMENT: Final[Mapping[Kind, tuple[str, ...]]] = {
     "order": ("placed_at", "tax_included", "paid", "payment_means", "payment_reference"),
     "return": ("returned_at",),
@@ -120,8 +121,16 @@ def beside_slips(record: ErpRecord) -> str:
 
 
 def comment(kind: Kind, text: str | None, fields: Fields, key: int) -> str:
-    """The comment with our line in it. key: the step's."""
-    return notes.written(text, {"key": key, **{name: fields[name] for name in _IN_COMMENT[kind] if name in fields}})
+    """The comment with our line in it. key: the step's. It names an order's account, since a merged party has several
+    keys."""
+    names = (*_IN_COMMENT[kind], _ACCOUNT)
+    return notes.written(text, {"key": key, **{name: fields[name] for name in names if name in fields}})
+
+
+def account_named(text: str | None) -> ErpRef | None:
+    """The account in the comment; None if somebody emptied it, or an earlier release wrote it."""
+    key = notes.read(text).get(_ACCOUNT)
+    return ErpRef("customer", key) if isinstance(key, str) else None
 
 
 def commented(kind: Kind, text: str | None) -> tuple[int, Fields]:
