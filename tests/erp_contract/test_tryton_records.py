@@ -19,7 +19,8 @@ from sink.erp.kinds import ErpRecord, ErpRef, Milestone, Value
 from sink.erp.tryton import catalogue, reads
 from sink.erp.tryton.rpc import Rpc
 from tests.erp_contract.cells import component, refund
-from tests.erp_contract.records import BY_KIND, CUSTOMER, PRICE, REF, SALE, Sink, changed, create, refused, step
+from tests.erp_contract.records import BY_KIND, CUSTOMER, PRICE, REF, SALE, Sink, changed, create, line, refused, step
+from tests.erp_contract.records import sale as sale_of
 from tests.erp_contract.tryton_data import TrytonData
 from tests.erp_contract.tryton_target import TrytonTarget
 
@@ -31,6 +32,11 @@ PLACE: dict[str, Value] = {
 }  # fmt: skip
 AT_HOME = changed(CUSTOMER, **PLACE)
 BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def cent_more(row: dict[str, Value]) -> dict[str, Value]:
+    """The line with a cent of tax more than Tryton's, and less net."""
+    return {**row, "net": D(str(row["net"])) - D("0.01"), "tax": D(str(row["tax"])) + D("0.01")}
 
 
 @pytest.fixture
@@ -335,7 +341,7 @@ def _checked(tryton_place: TrytonTarget, **settings: Any) -> Checked:
     [
         ({"settles_seconds": None}, "60 s are assumed"),
         ({"items": {"shipping": "FREIGHT-{rate}"}}, "Tryton has no item FREIGHT-19: a shipping at 19 % is held"),
-        ({"items": {"cent": "A"}}, "the tax of item A is not one of 0.01"),
+        ({"items": {"cent": "A"}}, "the tax of item A is not an active one of 0.01"),
         ({"taxes": {"19": "VAT 19 %", "16": "VAT 16 %"}}, "the ERP has no tax of 16 % for sales"),
         ({"price_lists": {"retail": "Web prices"}}, "no price list 'Web prices'"),
     ],
@@ -363,6 +369,53 @@ def test_what_keeps_all_documents_away_stops(tryton_place: TrytonTarget, setting
         _checked(tryton_place, **settings)
     assert told in stopped.value.message
     assert stopped.value.hint
+
+
+def test_old_orders_keep_a_tax_that_was_replaced_and_new_ones_take_the_new_one(
+    sink: Sink, admin: Screen, tryton_place: TrytonTarget
+) -> None:
+    sale = sale_of({"1": cent_more(line("3", "10.00"))}, {})
+    sink.done(create(CUSTOMER, BUYER))
+    sink.done(replace(create(sale, REF["order"]), goal=Milestone.PROCESSING))
+    (old,) = admin.rows("account.tax", [["name", "=", "VAT 19 %"]])
+    (cent,) = admin.rows("account.tax", [["name", "=", "Web cent 19 %"]])
+    (new,) = admin("account.tax", "copy", [old["id"]], {"name": "VAT 19 % (2)", "template": None})
+    admin("account.tax", "write", [old["id"], cent["id"]], {"active": False})
+    try:
+        later = Sink(tryton_place.adapter())
+        assert later.plans(REF["order"], sale, sale) == []
+        dearer = sale_of({"1": cent_more(line("3", "11.00"))}, {})
+        later.done(later.planned(REF["order"], dearer, sale))
+        ref, without = ErpRef("order", "shop/order/2/1"), changed(SALE, number="S-2")
+        later.done(create(without, ref))
+        (held,) = later.apply(create(changed(sale, number="S-3"), ErpRef("order", "shop/order/3/1")))
+        assert isinstance(held, NotDone)
+        assert "the tax of item CENT-19 is not an active one of 0.01" in held.error.message
+        rows = admin.rows("sale.line", [], "taxes", "sale.web_id")
+        assert {(row["sale."]["web_id"], *row["taxes"]) for row in rows} == {
+            ("shop/order/1/1", old["id"]), ("shop/order/1/1", cent["id"]), (ref.external, new),
+        }  # fmt: skip
+    finally:
+        admin("account.tax", "write", [old["id"], cent["id"]], {"active": True})
+        admin("account.tax", "write", [new], {"active": False})
+
+
+def test_a_yen_of_tax_is_added_as_a_cent_is(sink: Sink, admin: Screen) -> None:
+    yen = {
+        "name": "Yen",
+        "code": "JPY",
+        "symbol": "¥",
+        "digits": 0,
+        "rounding": D(1),
+        "rates": [["create", [{"rate": D(160)}]]],
+    }
+    admin("currency.currency", "create", [yen])
+    row = {**line("1", "1191"), "net": D(1000), "tax": D(191), "gross": D(1191)}
+    sale = sale_of({"1": row}, {}, currency="JPY")
+    sink.done(create(CUSTOMER, BUYER))
+    sink.done(replace(create(sale, REF["order"]), goal=Milestone.PROCESSING))
+    assert sink.plans(REF["order"], sale, sale) == []
+    assert [row["total_amount"] for row in admin.rows("account.invoice", [], "total_amount")] == [D(1191)]
 
 
 def test_a_web_shop_that_gives_drafts_up_is_told(tryton_place: TrytonTarget, tryton_data: TrytonData) -> None:

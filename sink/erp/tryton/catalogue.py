@@ -1,6 +1,7 @@
 """Tryton's master data that our documents refer to, by Tryton's ids.
 
-An id is looked up once in a process. What was not found is looked for again, since people add it while the sink runs.
+What was found is known for at most a minute: people change master data while the sink runs. What was not found is
+looked for again at once.
 """
 
 from __future__ import annotations
@@ -31,8 +32,6 @@ _MOST_MERGES: Final = 10
 _A_MINUTE: Final = 60.0
 _CENT: Final = Decimal("0.01")
 _PERCENT: Final = Decimal(100)
-EVERY: Final = ("active", "in", [True, False])
-"""A clause that also finds records that were archived."""
 _ADDRESS: Final = ("party", "party_name", "attn", "street", "postal_code", "city", "country")
 
 
@@ -78,6 +77,16 @@ class PartyAddress(NamedTuple):
     country: int | None
 
 
+class _Known(NamedTuple):
+    """What was found, and when it was asked for, by the monotonic clock."""
+
+    value: Any
+    at: float
+
+    def is_older(self, seconds: float) -> bool:
+        return time.monotonic() - self.at >= seconds
+
+
 class EveryMinute:
     """Says at most once a minute that something is to be done anew; at first at once."""
 
@@ -98,7 +107,7 @@ class MasterData:
     def __init__(self, rpc: Rpc, settings: TrytonSettings) -> None:
         self._rpc = rpc
         self._lock = Lock()
-        self._known: dict[tuple[str, Any], Any] = {}
+        self._known: dict[tuple[str, Any], _Known] = {}
         self.settings = settings
         self.zone: ZoneInfo = settings.zone
 
@@ -158,7 +167,8 @@ class MasterData:
         """Tax rates in percent: those of the settings, or else each rate that only one tax for sales has."""
         if self.settings.taxes:
             return sorted(Decimal(rate) for rate in self.settings.taxes)
-        rates = [row["rate"] * _PERCENT for row in self._taxes(fresh=True).values() if row["type"] == "percentage"]
+        every = self._taxes(fresh=True).values()
+        rates = [row["rate"] * _PERCENT for row in every if row["type"] == "percentage" and _may_be_sold_with(row)]
         return sorted({rate.normalize() for rate in rates if rates.count(rate) == 1})
 
     def currency(self, code: str) -> int:
@@ -194,31 +204,35 @@ class MasterData:
         return [one for one in self._found("strangers", None, look) if one]
 
     def tax(self, rate: Decimal) -> int:
-        """Id of the tax for a rate in percent."""
-        return int(self._found("tax", rate.normalize(), lambda: self._tax(rate.normalize())))
+        """Id of the active tax for a rate in percent."""
+        for fresh in (False, True):
+            ids = self._of_rate(rate, self._taxes(fresh))
+            if len(ids) == 1:
+                return ids[0]
+        which = f"{len(ids)} taxes" if ids else "no tax"
+        hint = f'name the one to use: erp.taxes, "{count(rate)}": its name' if ids else "make it there"
+        raise HoldError(f"the ERP has {which} of {count(rate)} % for sales", hint, "master data")
 
     def rate_of(self, taxes: Collection[int]) -> Decimal | None:
-        """The rate in percent of a line's taxes; None unless it is one tax with a percentage."""
-        found = [self._taxes().get(one) for one in taxes]
-        if len(found) != 1 or found[0] is None or found[0]["type"] != "percentage":
-            return None
-        return Decimal(found[0]["rate"]) * _PERCENT
+        """The rate in percent of a line's taxes, which may be inactive by now; None unless it is one tax with a
+        percentage."""
+        found = self._only_one(taxes)
+        return found["rate"] * _PERCENT if found and found["type"] == "percentage" else None
 
     def cent(self, rate: Decimal) -> int:
         """Id of the tax that adds one cent at a rate: the default tax of that rate's `cent` product."""
-        code = self.settings.item("cent", rate)
-        found = self.service("cent", rate)
-        names = ["account_category.customer_taxes_used"]
-        rows = self._found("cent", found.id, lambda: self._rpc.call("product.product", "read", [found.id], names))
-        taxes = (rows[0]["account_category."] or {}).get("customer_taxes_used", ())
-        if not self.is_cent(taxes):
-            raise HoldError(f"the tax of item {code} is not one of 0.01", "give it a fixed tax of 0.01", "master data")
-        return int(taxes[0])
+        item = self.service("cent", rate).id
+        for fresh in (False, True):
+            every, taxes = self._taxes(fresh), self._taxes_of(item, fresh)
+            if len(taxes) == 1 and (tax := every.get(taxes[0])) and tax["amount"] == _CENT and tax["active"]:
+                return taxes[0]
+        reason = f"the tax of item {self.settings.item('cent', rate)} is not an active one of 0.01"
+        raise HoldError(reason, "give it a fixed tax of 0.01", "master data")
 
     def is_cent(self, taxes: Collection[int]) -> bool:
         """Whether a line's taxes are the tax of one cent."""
-        found = [self._taxes().get(one) for one in taxes]
-        return len(found) == 1 and found[0] is not None and found[0]["amount"] == _CENT
+        found = self._only_one(taxes)
+        return found is not None and found["amount"] == _CENT
 
     def products(self, skus: Collection[str]) -> dict[str, ProductUnits]:
         """The SKUs that are codes of salable products, with their products and units."""
@@ -246,22 +260,16 @@ class MasterData:
 
     def salable(self, skus: Collection[str]) -> set[str]:
         """The SKUs that are salable now, or were a minute ago."""
-        now = time.monotonic()
-        with self._lock:
-            old = [sku for sku in skus if self._known.get(("sold at", sku), 0.0) < now - _A_MINUTE]
-            for sku in old:
-                known: ProductUnits | None = self._known.pop(("product", sku), None)
-                self._known.pop(("unit", known and known.sold_by), None)
-        found = self.products(skus)
-        with self._lock:
-            self._known |= {("sold at", sku): now for sku in old if sku in found}
-        return {*found}
+        return {*self.products(skus)}
 
     def priced(self, sku: str) -> int:
         """Id of the salable product of a SKU, for a price list. HoldError if the list's price is for another unit than
         the shop's, which is for what the shop sells."""
-        product = _of(sku, self.products([sku]))
-        for sold_by, stocked_by in self.packed([sku]).values():
+        product = self._product(sku)
+        if product.sold_by == product.stocked_by:
+            return product.id
+        sold_by, stocked_by = self._unit(product.sold_by), self._unit(product.stocked_by)
+        if sold_by.factor != stocked_by.factor:
             hint = f"enter it there by hand, or let the product be sold by {stocked_by.name}; then `sink retry`"
             message = f"the shop's price is for one {sold_by.name}, the ERP's price lists are for one {stocked_by.name}"
             raise HoldError(message, hint, "master data")
@@ -269,7 +277,8 @@ class MasterData:
 
     def item(self, sku: str) -> Item:
         """The salable product of a SKU, with its unit of sale."""
-        return _of(sku, self.items([sku]))
+        product = self._product(sku)
+        return Item(product.id, product.sold_by, self._unit(product.sold_by).digits)
 
     def service(self, kind: str, rate: Decimal) -> Item:
         """The service product for a charge ("shipping", "payment", or any other word), or for "discount", "refund" or
@@ -333,36 +342,58 @@ class MasterData:
             found |= zip(fresh, calls.call("party.address", "create", values), strict=True)
         return {one: found[one] for one in wanted}
 
+    def _product(self, sku: str) -> ProductUnits:
+        found: ProductUnits = self._found("product", sku, lambda: _of(sku, self.products([sku])))
+        return found
+
+    def _unit(self, one: int) -> Measure:
+        found: Measure = self._found("unit", one, lambda: self._units([one])[one])
+        return found
+
     def _units(self, ids: Collection[int]) -> dict[int, Measure]:
         def look(missing: Collection[int]) -> dict[int, Measure]:
-            rows = self._rpc.among("product.uom", "id", missing, ["name", "digits", "factor"], EVERY)
+            rows = self._rpc.among("product.uom", "id", missing, ["name", "digits", "factor"], INACTIVE_TOO)
             return {row["id"]: Measure(row["name"], int(row["digits"]), Decimal(row["factor"])) for row in rows}
 
         return self._each("unit", ids, look)
 
-    def _tax(self, rate: Decimal) -> int:
+    def _of_rate(self, rate: Decimal, taxes: Mapping[int, Row]) -> list[int]:
+        """Ids of the taxes that new lines of a rate in percent may have."""
         named = self.settings.tax_name(rate)
-        ids = [
+        return [
             one
-            for one, row in self._taxes(fresh=True).items()
+            for one, row in taxes.items()
+            if _may_be_sold_with(row) and row["rate"] is not None and row["rate"] * _PERCENT == rate
             if (row["name"] == named if named else row["type"] == "percentage")
-            if row["rate"] is not None and row["rate"] * _PERCENT == rate
         ]
-        if len(ids) != 1:
-            which = f"{len(ids)} taxes" if ids else "no tax"
-            hint = f'name the one to use: erp.taxes, "{count(rate)}": its name' if ids else "make it there"
-            raise HoldError(f"the ERP has {which} of {count(rate)} % for sales", hint, "master data")
-        return ids[0]
+
+    def _only_one(self, taxes: Collection[int]) -> Row | None:
+        """The row of a line's tax; None unless there is just one."""
+        if len(taxes) != 1:
+            return None
+        (one,) = taxes
+        return self._taxes().get(one) or self._taxes(fresh=True).get(one)
 
     def _taxes(self, fresh: bool = False) -> Mapping[int, Row]:
-        """The company's taxes for sales, by id."""
-        names = ["name", "type", "rate", "amount", "group.kind"]
+        """All taxes of the company by id, inactive ones too: old lines have them."""
+        names = ["name", "type", "rate", "amount", "active", "parent", "group.kind"]
 
         def look() -> dict[int, Row]:
-            rows = self._rpc.search("account.tax", [("company", "=", self.company), ("parent", "=", None)], names)
-            return {row["id"]: row for row in rows if (row["group."] or {}).get("kind") != "purchase"}
+            rows = self._rpc.search("account.tax", [("company", "=", self.company), INACTIVE_TOO], names)
+            return {row["id"]: row for row in rows}
 
         found: Mapping[int, Row] = self._found("taxes", None, look, fresh)
+        return found
+
+    def _taxes_of(self, product: int, fresh: bool) -> list[int]:
+        """Ids of the taxes that a product has by default."""
+
+        def look() -> list[int]:
+            names = ["account_category.customer_taxes_used"]
+            rows = self._rpc.call("product.product", "read", [product], names)
+            return [*(rows[0]["account_category."] or {}).get("customer_taxes_used", ())]
+
+        found: list[int] = self._found("taxes of", product, look, fresh)
         return found
 
     def _shop(self) -> Row:
@@ -395,23 +426,34 @@ class MasterData:
     def _found(self, what: str, key: Any, look: Callable[[], Any], fresh: bool = False) -> Any:
         """The known value, or else what `look` finds. Two threads may look at once and find the same."""
         with self._lock:
-            if (what, key) in self._known and not fresh:
-                return self._known[what, key]
+            known = self._known.get((what, key))
+        if known and not (fresh or known.is_older(_A_MINUTE)):
+            return known.value
+        at = time.monotonic()
         found = look()
         with self._lock:
-            self._known[what, key] = found
+            self._known[what, key] = _Known(found, at)
         return found
 
     def _each(self, what: str, keys: Collection[_K], look: Callable[[Collection[_K]], Mapping[_K, _T]]) -> dict[_K, _T]:
-        """The same for several keys at once. Those that `look` does not find are left out."""
+        """The same for several keys at once. Those that `look` does not find are left out. It looks after half a
+        minute, so that a batch does not look for its keys one by one when their minute is over."""
         with self._lock:
-            found = {key: self._known[what, key] for key in keys if (what, key) in self._known}
-        if missing := [key for key in keys if key not in found]:
-            looked = look(missing)
-            with self._lock:
-                self._known |= {(what, key): one for key, one in looked.items()}
-            found |= looked
-        return found
+            known = {key: self._known[what, key] for key in keys if (what, key) in self._known}
+        found: dict[_K, _T] = {key: one.value for key, one in known.items() if not one.is_older(_A_MINUTE / 2)}
+        missing = [key for key in keys if key not in found]
+        at = time.monotonic()
+        fresh = look(missing) if missing else {}
+        with self._lock:
+            for key in missing:
+                self._known.pop((what, key), None)
+            self._known |= {(what, key): _Known(one, at) for key, one in fresh.items()}
+        return {**found, **fresh}
+
+
+def _may_be_sold_with(tax: Row) -> bool:
+    """Whether a new line of a sale may have the tax."""
+    return tax["active"] and tax["parent"] is None and (tax["group."] or {}).get("kind") != "purchase"
 
 
 def _of(sku: str, found: Mapping[str, _T]) -> _T:

@@ -16,7 +16,7 @@ from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Milestone, 
 from sink.erp.tryton import edits, lines, reads, sales, steps
 from sink.erp.tryton.catalogue import MasterData
 from sink.erp.tryton.doing import Doing, Values, Wanted
-from sink.erp.tryton.lines import Scale
+from sink.erp.tryton.lines import Scale, Taxes
 from sink.erp.tryton.rpc import Row, Rpc, WriteCalls
 from sink.erp.tryton.steps import Sale
 
@@ -58,13 +58,15 @@ class SaleDocuments:
         """Values that a sale gets when it is made, and keeps."""
         raise NotImplementedError
 
-    def lines_of(self, step: Step, there: Sale | None, made: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
+    def lines_of(self, step: Step, there: Sale | None, made: Callable[[Taxes], list[dict[str, Any]]]) -> dict[str, Any]:
         """The sale's new lines; nothing if lines and sums need no change, since a clerk may have edited them. The sums
-        show whether a rounding line is missing."""
+        show whether a rounding line is missing. made: makes the lines, given the taxes of those that are there."""
+        if there is None:
+            return {"lines": made({})}
         sums = [name for name in ("net", "tax", "gross") if name in step.want.fields]
-        if there and not not_kept(_only(sums, step.want), _only(sums, there.observed.record)):
+        if not not_kept(_only(sums, step.want), _only(sums, there.observed.record)):
             return {}
-        return {"lines": made()}
+        return {"lines": made({edits.place(one): one["taxes"] for one in there.row["lines."] if one["type"] == "line"})}
 
     def target(self, goal: Milestone) -> str:
         """The sale's state at a milestone."""
@@ -196,8 +198,8 @@ class OfAnOrder(SaleDocuments):
 
     dated: ClassVar[str]
 
-    def rows_of(self, step: Step, order: Row) -> list[dict[str, Any]]:
-        """The lines that the sale must have."""
+    def rows_of(self, step: Step, order: Row, taxes: Taxes) -> list[dict[str, Any]]:
+        """The lines that the sale must have. taxes: of the lines that it has."""
         raise NotImplementedError
 
     def whole(self, rows: Sequence[Row]) -> Sequence[Row]:

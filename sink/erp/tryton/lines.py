@@ -1,7 +1,8 @@
 """A document's children as lines of a sale, both ways, to the cent. Pure.
 
 Tryton keeps a net unit price with a fixed number of decimals, and adds up the tax line by line. If the shop's tax at a
-rate differs by some cents, a line of its own makes up for it: price 0, and a tax of one cent per piece. What Tryton has
+rate differs by some cents, a line of its own makes up for it: price 0, and a tax of 0.01 per piece, so a yen takes a
+hundred. What Tryton has
 no field for is in the line's note. The note counts as long as Tryton's own figures still equal those in it.
 """
 
@@ -32,7 +33,13 @@ from sink.erp.tryton import notes
 
 Row = Mapping[str, Any]
 
+Taxes = Mapping[tuple[str, str], Sequence[int]]
+"""The taxes of lines that are there, by part and key, or by `rounding` and rate. A line keeps them while its rate
+stays: they may be inactive by now, and in processing Tryton changes no tax."""
+
 _ZERO: Final = Decimal(0)
+_CENT: Final = Decimal("0.01")
+"""What one piece of the `cent` service adds, whatever the currency."""
 _EXACT: Final = ("net", "quantity", "tax_rate", "sku")
 """Fields that Tryton keeps itself. The note belongs to the line as long as they are what we wrote."""
 ROUNDING: Final = "rounding"
@@ -109,8 +116,8 @@ def booked(fields: Fields, scale: Scale) -> Booked:
     return Booked(price, _rounded(price * quantity, scale.minor), _rounded(price * quantity * rate / 100, scale.minor))
 
 
-def roundings(record: ErpRecord, scale: Scale, known: Mapping[Decimal, Decimal] = {}) -> dict[Decimal, int]:
-    """The minor units by which the shop's tax exceeds Tryton's, by rate. known: what it may differ more than by its own
+def roundings(record: ErpRecord, scale: Scale, known: Mapping[Decimal, Decimal] = {}) -> dict[Decimal, Decimal]:
+    """The amounts by which the shop's tax exceeds Tryton's, by rate. known: what it may differ more than by its own
     rounding, by rate. HoldError if a net amount cannot be met, or if the difference is too large for rounding."""
     as_booked: dict[PartKind, dict[str, Fields]] = {}
     for part, key, fields in children(record):
@@ -120,14 +127,14 @@ def roundings(record: ErpRecord, scale: Scale, known: Mapping[Decimal, Decimal] 
     if wrong := not_kept(record, ErpRecord(record.kind, kept, as_booked)):
         hint = "make Tryton keep more decimals of a price (`price_decimal` in its configuration), then `sink retry`"
         raise HoldError(f"the ERP did not store it as sent: {wrong}", hint, "data")
-    found: dict[Decimal, int] = {}
+    found: dict[Decimal, Decimal] = {}
     for rate, taxes in _taxes(record, scale).items():
         amount = sum((one.shop - one.line for one in taxes), _ZERO)
         if not _is_rounding(taxes, scale, known.get(rate, _ZERO)):
             hint = "compare their tax at this rate (erp.rounding: line evens cents out), then `sink retry`"
             raise HoldError(f"at {count(rate)} % the shop's tax is {money(amount)} more than the ERP's", hint)
         if amount:
-            found[rate] = int(amount / scale.minor)
+            found[rate] = amount
     return found
 
 
@@ -184,13 +191,29 @@ def children(record: ErpRecord) -> Iterator[tuple[PartKind, str, Fields]]:
 
 
 def values(
-    record: ErpRecord, goods: Goods, scale: Scale, sign: int = 1, known: Mapping[Decimal, Decimal] = {}
+    record: ErpRecord,
+    goods: Goods,
+    scale: Scale,
+    sign: int = 1,
+    known: Mapping[Decimal, Decimal] = {},
+    taxes: Mapping[tuple[str, str], Sequence[int]] = {},
 ) -> list[dict[str, Any]]:
-    """The values of all lines, rounding lines too. sign: -1 for what is given back. known: as for `roundings`.
-    HoldError if Tryton has nothing to book a line to, or would calculate other amounts."""
+    """The values of all lines, rounding lines too. sign: -1 for what is given back. known: as for `roundings`. taxes:
+    `Taxes`. HoldError if Tryton has nothing to book a line to, or would calculate other amounts."""
     more, included = roundings(record, scale, known), bool(record.fields.get("tax_included", True))
-    found = [_line(part, key, fields, goods, scale, sign, included) for part, key, fields in children(record)]
-    return found + [_rounding(rate, units, goods, sign) for rate, units in sorted(more.items())]
+    found = [
+        _line(part, key, fields, goods, scale, sign, included) | _taxed(fields, goods, taxes.get((part, key), ()))
+        for part, key, fields in children(record)
+    ]
+    return found + [
+        _rounding(rate, amount, goods, sign, taxes.get((ROUNDING, count(rate)), ()))
+        for rate, amount in sorted(more.items())
+    ]
+
+
+def _taxed(fields: Fields, goods: Goods, had: Sequence[int]) -> dict[str, Any]:
+    rate = _number(fields, "tax_rate")
+    return {"taxes": [*had] if goods.rate_of(had) == rate else [goods.tax(rate)]}
 
 
 def _line(
@@ -207,7 +230,7 @@ def _line(
     return {
         "type": "line", "product": item.id, "unit": item.unit, "quantity": float(sign * quantity),
         "unit_price": price, "base_price": price + discount.quantize(scale.price, ROUND_HALF_EVEN),
-        "taxes": [goods.tax(rate)], "description": described(part, fields), "note": note(part, key, fields),
+        "description": described(part, fields), "note": note(part, key, fields),
     }  # fmt: skip
 
 
@@ -230,12 +253,16 @@ def _item(part: PartKind, fields: Fields, goods: Goods) -> Product:
     return goods.item(str(fields["sku"]))
 
 
-def _rounding(rate: Decimal, units: int, goods: Goods, sign: int) -> dict[str, Any]:
-    item = goods.service("cent", rate)
+def _rounding(rate: Decimal, amount: Decimal, goods: Goods, sign: int, had: Sequence[int]) -> dict[str, Any]:
+    """A line that adds an amount of tax. HoldError if its unit is too coarse for it."""
+    item, pieces = goods.service("cent", rate), amount / _CENT
+    if pieces != pieces.quantize(Decimal(1).scaleb(-item.digits)):
+        reason = f"at {count(rate)} % the shop's tax is {amount} more than the ERP's, and the least it adds is a cent"
+        raise HoldError(reason, "give the cent item a unit with decimals there, then `sink retry`", "master data")
     return {
-        "type": "line", "product": item.id, "unit": item.unit, "quantity": float(sign * units), "unit_price": _ZERO,
-        "base_price": _ZERO, "taxes": [goods.cent(rate)], "description": f"Rounding {count(rate)} %",
-        "note": notes.written(None, {ROUNDING: count(rate)}),
+        "type": "line", "product": item.id, "unit": item.unit, "quantity": float(sign * pieces), "unit_price": _ZERO,
+        "base_price": _ZERO, "taxes": [*had] if goods.is_cent(had) else [goods.cent(rate)],
+        "description": f"Rounding {count(rate)} %", "note": notes.written(None, {ROUNDING: count(rate)}),
     }  # fmt: skip
 
 
@@ -257,7 +284,7 @@ def read(kind: Kind, lines: Sequence[Row], goods: Goods, minor: Decimal, ours: b
         noted, quantity = notes.read(line["note"]), sign * _decimal(line["quantity"])
         if goods.is_cent(line["taxes"]):
             rate = _or_nothing(notes.typed(noted, {ROUNDING: FieldType("number")}), ROUNDING)
-            _add(found.rates, rate, _ZERO, quantity * minor)
+            _add(found.rates, rate, _ZERO, quantity * _CENT)
             continue
         part, key, fields = _child(kind, line, goods, noted if ours else {}, sign)
         if key in found.parts[part]:  # somebody has copied a line together with its note

@@ -114,12 +114,16 @@ class Orders(SaleDocuments):
     def _values(self, step: Step, party: int, there: Sale | None) -> Values:
         fields = step.want.fields
         placed_at, currency = fields.get("placed_at"), str(fields.get("currency"))
+
+        def made(taxes: lines.Taxes) -> list[dict[str, Any]]:
+            return lines.values(step.want, self._master, self.scale(currency), taxes=taxes)
+
         return {
             "party": party,
             "currency": self._master.currency(currency),
             "reference": fields.get("number"),
             "sale_date": self._master.day(placed_at) if isinstance(placed_at, datetime) else None,
-            **self.lines_of(step, there, lambda: lines.values(step.want, self._master, self.scale(currency))),
+            **self.lines_of(step, there, made),
         }
 
     def _addresses(self, fields: Fields) -> list[PartyAddress]:

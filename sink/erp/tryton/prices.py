@@ -20,7 +20,7 @@ from schemas.model.errors import SettingsError
 from sink.erp.contract import ConflictError, Found, HoldError, HowFar, NotDone, Observed, Step, StepResult, Verb
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Milestone, Value, not_kept
 from sink.erp.tryton.batches import Failure, together
-from sink.erp.tryton.catalogue import EveryMinute, MasterData
+from sink.erp.tryton.catalogue import INACTIVE_TOO, EveryMinute, MasterData
 from sink.erp.tryton.rpc import Row, Rpc, WriteCalls, stamps_of
 
 _MODEL: Final = "product.price_list.line"
@@ -29,7 +29,6 @@ _READ: Final = [
 ]  # fmt: skip
 _LISTS: Final = "product.price_list"
 _LIST: Final = ["name", "tax_included", "company.currency.code"]
-_ALSO_INACTIVE: Final = ("active", "in", [True, False])
 _SOUGHT: Final = ("reference", "sku", "price_list")
 _GONE: Final = date(1900, 1, 1)
 _NO_BOUND: Final = (1, 9999)
@@ -299,7 +298,7 @@ class Prices:
                 self._lists = {}
             lists = self._lists
         missing = {row["price_list"] for row in rows} - lists.keys()
-        lists |= {one["id"]: one for one in self._rpc.among(_LISTS, "id", missing, _LIST, _ALSO_INACTIVE)}
+        lists |= {one["id"]: one for one in self._rpc.among(_LISTS, "id", missing, _LIST, INACTIVE_TOO)}
         return [{**row, "price_list.": lists[row["price_list"]]} for row in rows if row["price_list"] in lists]
 
     def _look_through(self, missing: Iterable[str], now: bool) -> None:

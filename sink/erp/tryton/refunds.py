@@ -36,10 +36,10 @@ class Refunds(OfAnOrder):
         """No goods come in, and Tryton drafts the credit note by itself."""
         return {**self.conditions(), "invoice_method": "order", "shipment_method": "manual"}
 
-    def rows_of(self, step: Step, order: Row) -> list[dict[str, Any]]:
+    def rows_of(self, step: Step, order: Row, taxes: lines.Taxes) -> list[dict[str, Any]]:
         """One line for each component. Money goes back with the tax that the shop took, so it may differ from Tryton's
         as the order's did."""
         scale = self.scale(str(step.want.fields.get("currency")))
         sold = lines.read("order", order["lines."], self._master, scale.minor, self.is_ours(order))
         known = lines.differences(ErpRecord("order", {}, sold.parts), scale)
-        return lines.values(step.want, self._master, scale, -1, known)
+        return lines.values(step.want, self._master, scale, -1, known, taxes)

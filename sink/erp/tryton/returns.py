@@ -55,7 +55,7 @@ class Returns(OfAnOrder):
         """Tryton makes the shipment, and no invoice."""
         return {**self.conditions(), "invoice_method": "manual", "shipment_method": "order"}
 
-    def rows_of(self, step: Step, order: Row) -> list[dict[str, Any]]:
+    def rows_of(self, step: Step, order: Row, taxes: lines.Taxes) -> list[dict[str, Any]]:
         """One line for each line that came back."""
         return [self._value(key, fields, order) for _, key, fields in lines.children(step.want)]
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sink.erp.contract import HoldError, Lack, LogIn, Sells, StopError
 from sink.erp.kinds import count
-from sink.erp.tryton.catalogue import EVERY, MasterData
+from sink.erp.tryton.catalogue import INACTIVE_TOO, MasterData
 from sink.erp.tryton.rpc import Row, Rpc, WriteCalls, now
 from sink.erp.tryton.settings import TrytonSettings
 
@@ -162,7 +162,7 @@ class Needs:
         kinds = (*_CHARGED, "cent") if self._settings.rounding == "line" else _CHARGED
         codes = {self._settings.item(kind, rate): kind for kind in kinds}
         missing = {*codes} - taken - self._master.salable(codes)
-        closed = self._rpc.among("product.product", "code", missing, ["code"], EVERY)
+        closed = self._rpc.among("product.product", "code", missing, ["code"], INACTIVE_TOO)
         for code in sorted(missing):
             there = any(row["code"] == code for row in closed)
             yield self._item(code, codes[code], rate, tax, there)

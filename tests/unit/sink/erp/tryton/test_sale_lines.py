@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from types import SimpleNamespace
@@ -19,6 +20,19 @@ from tests.unit.sink.erp.tryton.pretend import RATES, Master, cents, line_row, l
 
 D = Decimal
 SCALE = lines.Scale(D("0.01"), D("0.0001"))
+OLD_TAX, OLD_CENT = 51, 52
+
+
+class Retired(Master):
+    """With a tax of 19 % and one of a cent that are inactive by now."""
+
+    def rate_of(self, tax_ids: Collection[int]) -> Decimal | None:
+        return D(19) if [*tax_ids] == [OLD_TAX] else super().rate_of(tax_ids)
+
+    def is_cent(self, tax_ids: Collection[int]) -> bool:
+        return [*tax_ids] == [OLD_CENT] or super().is_cent(tax_ids)
+
+
 PARTS: tuple[PartKind, ...] = ("line", "charge", "discount")
 
 
@@ -140,6 +154,26 @@ def test_the_shops_cent_stands_on_a_line_of_its_own() -> None:
     assert shown(values).rates == {D(19): Sums(D("10.00"), D("1.91"), D("11.91"))}
 
 
+def test_a_yen_is_a_hundred_pieces_and_a_tenth_of_a_cent_needs_a_unit_with_decimals() -> None:
+    lone = {**row("line", D(1191), D(19), D(1), "x"), "net": D(1000), "tax": D(191)}
+    values = lines.values(order({"line": {"1": lone}}), Master(), SCALE._replace(minor=D(1)))
+    assert values[-1]["quantity"] == 100.0
+    read = lines.read("order", lines_row(values), Master(), D(1), ours=True)
+    assert read.rates == {D(19): Sums(D(1000), D(191), D(1191))}
+    lone = {**lone, "net": D("10.000"), "tax": D("1.901"), "gross": D("11.901")}
+    with pytest.raises(HoldError, match=r"0\.001 more than the ERP's, and the least it adds is a cent"):
+        lines.values(order({"line": {"1": lone}}), Master(), SCALE._replace(minor=D("0.001")))
+
+
+def test_a_line_keeps_its_tax_while_its_rate_stays() -> None:
+    lone = {**row("line", D("11.91"), D(19), D(1), "x"), "net": D("10.00"), "tax": D("1.91")}
+    had = {("line", "1"): [OLD_TAX], ("rounding", "19"): [OLD_CENT]}
+    values = lines.values(order({"line": {"1": lone}}), Retired(), SCALE, taxes=had)
+    assert [one["taxes"] for one in values] == [[OLD_TAX], [OLD_CENT]]
+    values = lines.values(order({"line": {"1": row("line", D("1.07"), D(7), D(1), "x")}}), Retired(), SCALE, taxes=had)
+    assert [one["taxes"] for one in values] == [[RATES[D(7)]]]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -189,7 +223,7 @@ def test_whatever_a_shop_sells_that_rounds_the_tax_of_each_unit(
     record = order({"line": {"1": lone}})
     record = ErpRecord("order", {**record.fields, "tax_included": included}, record.parts)
     fine = SCALE._replace(price=D("0.000001"))
-    assert lines.roundings(record, fine).get(rate, 0) * D("0.01") == tax - lines.booked(lone, fine).tax
+    assert lines.roundings(record, fine).get(rate, 0) == tax - lines.booked(lone, fine).tax
 
 
 @pytest.mark.parametrize(
