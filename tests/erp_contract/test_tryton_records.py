@@ -201,6 +201,30 @@ def test_typed_in_accounts_that_are_merged_lead_to_the_one_that_is_left(sink: Si
     assert [row["party"] for row in admin.rows("sale.sale", [], "party")] == [every[2]]
 
 
+def test_of_a_collective_account_only_addresses_like_the_orders_are_read(
+    sink: Sink, admin: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [{"party_name": f"P{n % 20}", "postal_code": f"{n // 20}"} for n in range(400)]
+    empty = [{"party_name": "", "postal_code": "", "city": "Ulm"}]
+    (party,) = admin("party.party", "create", [{"name": "Web", "addresses": [["create", others + empty]]}])
+    read, search = [], Rpc.search
+
+    def counted(rpc: Rpc, model: str, *args: Any) -> list[dict[str, Any]]:
+        rows = search(rpc, model, *args)
+        read.extend(rows if model == "party.address" else [])
+        return rows
+
+    monkeypatch.setattr(Rpc, "search", counted)
+    sale = changed(
+        SALE, account=ErpRef("customer", f"hand:{party}"), billing_name="P7", billing_postcode="3",
+        shipping_name=None, shipping_postcode=None, shipping_city="Ulm",
+    )  # fmt: skip
+    sink.done(create(sale, REF["order"]))
+    assert sink.plans(REF["order"], sale, sale) == []
+    assert len(read) == 2
+    assert len(admin.rows("party.address", [["party", "=", party]])) == 401, "both were used again"
+
+
 def test_the_number_of_a_party_that_was_put_away_is_taken(sink: Sink, admin: Screen) -> None:
     (party,) = admin("party.party", "create", [{"name": "Bob", "code": "100001"}])
     admin("party.party", "write", [party], {"active": False})

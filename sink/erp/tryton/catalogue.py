@@ -331,8 +331,12 @@ class MasterData:
     def addresses(
         self, wanted: Collection[tuple[int, PartyAddress]], calls: WriteCalls
     ) -> dict[tuple[int, PartyAddress], int]:
-        """Ids of these addresses of parties. An equal address is used again; the others are made."""
-        rows = self._rpc.among("party.address", "party", {party for party, _ in wanted}, _ADDRESS)
+        """Ids of these addresses of parties. An equal address is used again; the others are made. Asks only for
+        addresses with these names and postcodes: a collective account has one for each order."""
+        alike = [
+            (name, "in", _texts(getattr(one, name) for _, one in wanted)) for name in ("party_name", "postal_code")
+        ]
+        rows = self._rpc.among("party.address", "party", {party for party, _ in wanted}, _ADDRESS, *alike)
         found: dict[tuple[int, PartyAddress], int] = {}
         for row in rows:
             found.setdefault((row["party"], address_in(row)), row["id"])
@@ -481,6 +485,12 @@ def active_last(rows: Iterable[Row]) -> list[Row]:
 def address_in(row: Row) -> PartyAddress:
     """The address in a row of `party.address`."""
     return PartyAddress(*(row[name] or None for name in PartyAddress._fields))
+
+
+def _texts(values: Iterable[str | None]) -> list[str | None]:
+    """The values to look for: an empty field may be "" or None."""
+    found = {*values}
+    return sorted(one for one in found if one) + (["", None] if None in found else [])
 
 
 def _is_by_hand(ref: ErpRef) -> bool:
