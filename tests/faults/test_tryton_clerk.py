@@ -49,6 +49,10 @@ class Office:
         (row,) = self.screen.rows("sale.sale", [["web_id", "=", SALE.external]])
         return int(row["id"])
 
+    def invoices(self) -> list[int]:
+        """Ids of its invoices."""
+        return list(self.screen.row("sale.sale", self.id, "invoices")["invoices"])
+
     def backs(self) -> list[int]:
         """Ids of the sales made from the order."""
         return [row["id"] for row in self.screen.rows("sale.sale", [["origin", "=", f"sale.sale,{self.id}"]])]
@@ -136,7 +140,7 @@ def _comes_back(office: Office) -> None:
 def _credits(office: Office) -> None:
     """Credits the whole invoice with the wizard, which makes a draft that refers to no order."""
     office.place.clerk.sets(SALE, Milestone.INVOICED)
-    (invoice,) = office.screen.row("sale.sale", office.id, "invoices")["invoices"]
+    (invoice,) = office.invoices()
     start: dict[str, Any] = {"with_refund": False, "invoice_date": None}
     office.screen.wizard("account.invoice.credit", [("credit", {"start": start})], "account.invoice", invoice)
 
@@ -150,9 +154,52 @@ def _empties_comment(office: Office) -> None:
     office.screen("sale.sale", "write", [office.id], {"comment": None})
 
 
+def _ships(*buttons: str) -> Does:
+    """Presses buttons of the last shipment in turn."""
+
+    def does(office: Office) -> None:
+        shipment = office.screen.row("sale.sale", office.id, "shipments")["shipments"][-1]
+        for button in buttons:
+            office.screen("stock.shipment.out", button, [shipment])
+
+    return does
+
+
+def _makes_parcel_anew(office: Office) -> None:
+    """Cancels the shipment, and has it made again."""
+    _ships("cancel")(office)
+    moves = [row["id"] for row in office.screen.rows("stock.move", [["sale", "=", office.id]])]
+    _answers(office, "shipment", "moves", moves)
+
+
+def _validates_invoice(office: Office) -> None:
+    office.screen("account.invoice", "validate_invoice", office.invoices())
+
+
+def _makes_invoice_anew(office: Office) -> None:
+    """Cancels the invoice, and has it made again."""
+    invoices = office.invoices()
+    office.screen("account.invoice", "cancel", invoices)
+    _answers(office, "invoice", "invoices", invoices)
+
+
+def _answers(office: Office, what: str, name: str, ids: list[int]) -> None:
+    """What was cancelled is made again."""
+    page = {f"recreate_{name}": ids, f"ignore_{name}": [], f"domain_{name}": ids}
+    office.screen.wizard(f"sale.handle.{what}.exception", [("handle", {"ask": page})], "sale.sale", office.id)
+
+
+def _drops_back_order(office: Office) -> None:
+    """Sends one of two pieces, and cancels the rest."""
+    office.place.clerk.sets(SALE, Milestone.PART_DELIVERED)
+    _ships("cancel")(office)
+
+
 GONE = "it was made in the ERP and is no longer there"
 EDITED = "changed in the ERP: net: we wrote 10.00, the ERP has 15.00"
 INVOICED, DELIVERED, QUOTED = Milestone.INVOICED, Milestone.DELIVERED, Milestone.CONFIRMED
+PARTLY = Milestone.PART_DELIVERED
+PICKS = ("assign_force", "pick")
 ACTS: Mapping[str, Act] = {
     "edits, and the shop's goes over it": Act(_amends, reason=EDITED, way_out=_released(ORDER)),
     "edits, and it stays": Act(_amends, reason=EDITED, way_out=_accepted(ORDER), gross="17.85"),
@@ -180,6 +227,23 @@ ACTS: Mapping[str, Act] = {
         then=INVOICED,
     ),
     "invoices, and one comes back": Act(_sets(INVOICED), ONE_BACK, (RETURN, REFUND), gross="11.90", then=INVOICED),
+    "picks, and packs": Act(
+        _ships(*PICKS), reason="is picked: pack it", way_out=_again(ORDER, _ships("pack")),
+    ),
+    "packs, and more is wanted": Act(
+        _ships(*PICKS, "pack"), MORE, reason="is packed: cancel it", way_out=_again(ORDER, _makes_parcel_anew),
+        gross="17.85",
+    ),
+    "gives it to the carrier": Act(
+        _ships(*PICKS, "pack", "ship"), CANCELLED, reason="is with the carrier: take",
+        way_out=_again(ORDER, _ships("cancel")), gross="11.90", then=Milestone.CANCELLED,
+    ),
+    "validates the invoice": Act(
+        _validates_invoice, reason="its invoice is validated: cancel it", way_out=_again(ORDER, _makes_invoice_anew),
+    ),
+    "cancels what is left to deliver": Act(
+        _drops_back_order, MORE, reason="goods have left", way_out=_accepted(ORDER), gross="11.90", then=PARTLY,
+    ),
     "takes all back by a draft": Act(
         _comes_back, ONE_BACK, (RETURN,), reason="2 already returned", gross="11.90",
         way_out=_again(RETURN, lambda office: office.deletes(*office.backs())),
@@ -227,6 +291,8 @@ def _ends(office: Office, act: Act) -> None:
         return
     assert seen is not None
     assert (seen.record.fields["gross"], seen.milestone) == (D(act.gross), act.then)
+    if act.then is Milestone.PROCESSING:
+        _goes_out_once(office, D(act.gross))
     if "INSERT" in act.shop:
         assert len(office.backs()) == len(act.of), "what comes back is there once"
 
@@ -278,6 +344,16 @@ def test_a_price_that_needs_a_line_of_cents_keeps_back_no_payment(
     office.shop_has(CHEAPER, ORDER)
     fields = erp.observe([SALE])[SALE].record.fields
     assert (held(middle), fields["gross"], fields["paid"]) == ([], D("9.90"), D("9.90"))
+
+
+def _goes_out_once(office: Office, gross: Decimal) -> None:
+    """Checks that the goods are on one shipment, and the money on one invoice."""
+    moves = office.screen.rows("stock.move", [["sale", "=", office.id], ["state", "!=", "cancelled"]], "quantity")
+    lines = office.screen.rows("sale.line", [["sale", "=", office.id]], "quantity")
+    assert sum(row["quantity"] for row in moves) == sum(row["quantity"] for row in lines)
+    domain = [["sales", "=", office.id], ["state", "!=", "cancelled"]]
+    invoices = office.screen.rows("account.invoice", domain, "total_amount")
+    assert [row["total_amount"] for row in invoices] == [gross]
 
 
 def _credits_both(screen: Screen) -> None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from schemas.model.errors import SettingsError
 from sink.erp.contract import Found, HoldError, HowFar, Observed, Step, StepResult, Verb
 from sink.erp.kinds import BY_HAND, ErpRecord, ErpRef, Fields, Kind, Milestone, Sums, not_kept
-from sink.erp.tryton import edits, lines, reads, sales, steps
+from sink.erp.tryton import came_of, edits, lines, reads, sales, steps
 from sink.erp.tryton.catalogue import MasterData
 from sink.erp.tryton.doing import Doing, Values, Wanted
 from sink.erp.tryton.lines import Scale, Taxes
@@ -156,7 +156,7 @@ class SaleDocuments:
             key=key,
             state=row["state"],
             problem="" if milestone else unknown,
-            may_not=edits.may_not(row),
+            may_not=came_of.may_not(row) | edits.may_not(row),
             rates=rates if _adds_up(rates, record) else {},
         )
         return Sale(row, observed, lines_)

@@ -23,7 +23,7 @@ from sink.erp.contract import (
     basis,
 )
 from sink.erp.kinds import ErpRef, Milestone, not_kept
-from sink.erp.tryton import edits, reads, steps
+from sink.erp.tryton import came_of, edits, reads, steps
 from sink.erp.tryton.batches import Failure, together
 from sink.erp.tryton.rpc import Rpc, WriteCalls, stamps_of
 from sink.erp.tryton.steps import SALE, SLIP, Call, Sale
@@ -207,6 +207,9 @@ class Doing:
         stamps = reads.stamps(self._there[number].row for number in numbers)
         if call.model == SLIP:
             stamps |= stamps_of(SLIP, [slip for n in numbers for slip in self._there[n].row["amendments."]])
+        if call.model in came_of.MODELS:
+            there = {name: one for n in numbers for name, one in came_of.open_(self._there[n].row).items()}
+            stamps |= {name: one["_timestamp"] for name, one in there.items()}
         self._calls.call(call.model, call.method, *(args if call.method == "write" else [args]), stamps=stamps)
 
     def _moved(self, some: Mapping[int, Call]) -> Sequence[int]:
@@ -217,7 +220,10 @@ class Doing:
         sale = self._there.get(number)
         if sale is None:
             self._results[number] = NotDone(ConflictError("someone deleted it in the ERP"))
-        elif call.leaves(before.observed.record) != call.leaves(sale.observed.record):
+            return
+        typed = call.leaves(before.observed.record) != call.leaves(sale.observed.record)
+        begun = self._steps[number].verb == "amend" and came_of.may_not(before.row) != came_of.may_not(sale.row)
+        if typed or begun:
             self._results[number] = NotDone(ConflictError(_IN_BETWEEN), sale.observed)
 
     def _fail(self, errors: Mapping[int, Failure]) -> None:

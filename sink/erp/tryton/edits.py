@@ -36,7 +36,7 @@ NO_ROUNDING: Final = (
     "Tryton cannot add lines to an order in processing, and the shop's tax is not Tryton's at {} %, which"
     " would need a line of cents"
 )
-AS_IT_WAS_SOLD: Final[Mapping[Change, str]] = {
+_AS_IT_WAS_SOLD: Final[Mapping[Change, str]] = {
     "change tax rates": f"{_CANNOT}the tax of a line",
     "change head": f"{_CANNOT}the date, the buyer, the currency",
 }
@@ -98,14 +98,14 @@ def is_notes(change: Edit) -> bool:
     return not (others or change.new or change.gone or change.head.keys() - {*_AT_ANY_TIME})
 
 
-def may_not(row: Row) -> Mapping[Change, str]:
+def may_not(row: Row) -> dict[Change, str]:
     """The changes that Tryton does not take in the sale's state, each with the reason. Whether the shop's tax needs one
     more line of cents is not known before the change is worked out."""
     if row["state"] not in ("processing", "done"):
         return {}
     if any(line["type"] == "line" and not line["quantity"] for line in row["lines."]):
-        return AS_IT_WAS_SOLD  # a new line takes its place
-    return {"add lines": NO_MORE_LINES, "add charges": NO_MORE_LINES, **AS_IT_WAS_SOLD}
+        return {**_AS_IT_WAS_SOLD}  # a new line takes its place
+    return {"add lines": NO_MORE_LINES, "add charges": NO_MORE_LINES, **_AS_IT_WAS_SOLD}
 
 
 def in_processing(change: Edit, row: Row) -> Edit:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from sink.erp.contract import Moved
-from sink.erp.kinds import BY_HAND, ErpRef, Milestone
+from sink.erp.kinds import BY_HAND, ErpRef
 from sink.erp.tryton import notes, reads, sales
 from sink.erp.tryton.lines import child_of
 
@@ -42,7 +42,7 @@ def moved(order: ErpRef, lines: Lines, back: Sequence[Row], web_shop: int) -> di
 def _returned(order: ErpRef, lines: Lines, sale: Row, web_shop: int) -> Iterable[tuple[str, Decimal]]:
     """The order's lines, and how much of each came back or is to come back. If its shipment was cancelled, the goods do
     not count: Tryton's actual quantity leaves them out."""
-    if reads.ref_of(sale, web_shop).kind == "refund" or sales.milestone("return", sale) is Milestone.CANCELLED:
+    if reads.ref_of(sale, web_shop).kind == "refund" or sales.is_cancelled(sale):
         return
     for line in sale["lines."]:
         actual = line["quantity"] if line["actual_quantity"] is None else line["actual_quantity"]
@@ -71,7 +71,7 @@ def refunded(order: Row, back: Sequence[Row], credits_: Sequence[Row], web_shop:
     for sale in back:
         ref = reads.ref_of(sale, web_shop)
         given = -Decimal(sale["total_amount"] or 0)
-        if given > 0 and sales.milestone("refund", sale) is not Milestone.CANCELLED:
+        if given > 0 and not sales.is_cancelled(sale):
             found[ref.external] = given
     invoiced = {f"{reads.INVOICE_LINE},{one}" for one in invoice_lines(order)}
     for note in credits_:

@@ -25,12 +25,15 @@ _HEAD: Final = (
     "invoices_ignored", "amendments.description", "amendments.state", "amendments._timestamp",
     *(f"{side}_address.{name}" for side in ("invoice", "shipment") for name in _ADDRESS),
 )  # fmt: skip
+_OWN: Final = ("number", "state", "_timestamp")
+"""Fields of shipments and invoices."""
 _LINES: Final = (
     "type", "product", "product.code", "product.type", "quantity", "actual_quantity", "unit", "unit_price", "taxes",
     "note", "description", "_timestamp", "moves.state", "moves.quantity", "moves.shipment",
+    *(f"moves.shipment.{name}" for name in _OWN), "invoice_lines.quantity",
+    *(f"invoice_lines.invoice.{name}" for name in _OWN),
 )  # fmt: skip
-_OF_ORDERS: Final = ("invoice_lines.quantity", "invoice_lines.invoice.state")
-NAMES: Final = (*_HEAD, *(f"lines.{name}" for name in (*_LINES, *_OF_ORDERS)))
+NAMES: Final = (*_HEAD, *(f"lines.{name}" for name in _LINES))
 """Without a line's amount, and without the shipments and invoices of a sale: Tryton works them out record by record, in
 half of the whole time, and all of it can be told from what is here."""
 

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from sink.erp.fields import FIELDS
 from sink.erp.kinds import ErpRecord, ErpRef, Fields, Kind, Milestone, Value
-from sink.erp.tryton import notes
+from sink.erp.tryton import came_of, notes
 
 Row = Mapping[str, Any]
 
@@ -36,38 +36,44 @@ def milestone(kind: Kind, row: Row) -> Milestone | None:
     is there, whatever the state of its sale, and then in processing until that is posted. A sale cancelled in
     processing becomes `done` in Tryton, and counts as cancelled."""
     state = row["state"]
-    if state == "cancelled" or is_undone(row):
+    if is_cancelled(row):
         return Milestone.CANCELLED
     if state not in STATES:
         return None
     if state in _BEFORE:
         return Milestone.DRAFT if kind == "refund" else _BEFORE[state]
-    invoiced = _BY_INVOICE.get(row["invoice_state"])
+    invoiced = _BY_INVOICE.get(row["invoice_state"]) or (Milestone.INVOICED if came_of.posted(row) else None)
     if kind == "refund":
         return invoiced or Milestone.PROCESSING
-    return invoiced or _BY_GOODS.get(row["shipment_state"], Milestone.PROCESSING)
+    left = Milestone.PART_DELIVERED if came_of.gone(row) else Milestone.PROCESSING
+    return invoiced or _BY_GOODS.get(row["shipment_state"], left)
+
+
+def is_cancelled(row: Row) -> bool:
+    """Whether it was cancelled, before it was processed or since."""
+    return row["state"] == "cancelled" or is_undone(row)
 
 
 def is_undone(row: Row) -> bool:
     """Whether everything that came of it in processing was cancelled, and Tryton was told not to make it again."""
     if row["state"] not in ("processing", "done") or (row["invoice_state"], row["shipment_state"]) != ("none", "none"):
         return False
-    moves = [move["state"] for line in row["lines."] for move in line["moves."]]
-    return bool(moves or row["invoices_ignored"]) and all(state == "cancelled" for state in moves)
+    moves = came_of.moves(row)
+    return bool(moves or row["invoices_ignored"]) and all(move["state"] == "cancelled" for move in moves)
 
 
 def stamp(record: ErpRecord, row: Row) -> str:
-    """A stamp of the record, the states and the open slips. Tryton's own stamps are not in it: each call carries those
-    as they were just read."""
+    """A stamp of the record, the states, the open slips, and what shipments and invoices do not allow. Tryton's own
+    stamps are not in it: each call carries those as they were just read."""
     slips = sum(one["state"] == "draft" for one in row["amendments."])
     states = (row["state"], row["invoice_state"], row["shipment_state"], str(slips), str(_amended_by(row)))
-    return ":".join((content(record), *states, beside_slips(record)))
+    return ":".join((content(record), *states, beside_slips(record), ",".join(sorted(came_of.may_not(row)))))
 
 
 class SaleStamp(NamedTuple):
     """The parts of a stamp. slips: how many are not validated yet. amended_by: the key of our step whose slip was
     validated last; 0 if a clerk's was, or none. beside: a digest of what no slip changes; "" in a stamp of an earlier
-    release."""
+    release. may_not: the changes that shipments and invoices do not allow."""
 
     content: str
     state: str
@@ -76,12 +82,13 @@ class SaleStamp(NamedTuple):
     slips: int
     amended_by: int = 0
     beside: str = ""
+    may_not: str = ""
 
 
 def standing(stamp: str) -> SaleStamp:
     """Takes a stamp apart. A stamp of an earlier release lacks the last parts."""
     content_, state, invoice, shipment, slips, *rest = stamp.split(":")
-    return SaleStamp(content_, state, invoice, shipment, int(slips), int(rest[0]) if rest else 0, "".join(rest[1:]))
+    return SaleStamp(content_, state, invoice, shipment, int(slips), int(rest[0]) if rest else 0, *rest[1:])
 
 
 def slip_of(key: int) -> str:

@@ -7,13 +7,13 @@ how far they came.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from sink.erp.contract import ConflictError, HoldError, HowFar, NotDone, Observed, Step, StepResult
 from sink.erp.kinds import ErpRecord, Milestone, not_kept
-from sink.erp.tryton import edits, sales
+from sink.erp.tryton import came_of, edits, sales
 from sink.erp.tryton.edits import Edit
 from sink.erp.tryton.sales import SaleStamp
 
@@ -179,42 +179,42 @@ def _cancelling(sale: Sale) -> Call | None:
         return _button("cancel", row)
     if state == "confirmed":
         return _button("draft", row)
-    moves, invoices = _came_of(row)
-    _refuse_cancel(moves, invoices)
-    if (call := _cancelling_one(moves, invoices)) is not None:
-        return call
-    if row["shipment_state"] == "exception":
-        return _asked(row, "shipment", "moves", [move["id"] for move in moves if move["state"] == "cancelled"])
-    if row["invoice_state"] == "exception":
-        return _asked(row, "invoice", "invoices", sorted(invoices))
-    raise HoldError("Tryton cannot take it back", "cancel it in Tryton by hand, then `sink retry`")
+    _refuse_cancel(row)
+    call = _cancelling_one(row) or _asking(row)
+    if call is None:
+        raise HoldError("Tryton cannot take it back", "cancel it in Tryton by hand, then `sink retry`")
+    return call
 
 
-def _came_of(row: Row) -> tuple[list[Row], dict[int, Row]]:
-    """Moves of goods, and invoices by their ids."""
-    every = [one["invoice."] for line in row["lines."] for one in line["invoice_lines."] if one["invoice."]]
-    return [move for line in row["lines."] for move in line["moves."]], {one["id"]: one for one in every}
-
-
-def _cancelling_one(moves: Sequence[Row], invoices: Mapping[int, Row]) -> Call | None:
+def _cancelling_one(row: Row) -> Call | None:
     """The next cancel call: shipments, which are cancelled once all their moves are, then returns of goods, then
     invoices."""
-    there = [
-        str(move["shipment"]).partition(",") for move in moves if move["state"] != "cancelled" and move["shipment"]
-    ]
-    for model in ("stock.shipment.out", "stock.shipment.out.return"):
-        if ids := sorted({int(id_) for of, _, id_ in there if of == model}):
+    there = [name.partition(",") for name in came_of.shipments(row)]
+    for model in (came_of.SHIPMENT, came_of.TAKEN_BACK):
+        if ids := sorted(int(id_) for of, _, id_ in there if of == model):
             return Call(model, "cancel", tuple(ids))
-    open_ = sorted(id_ for id_, one in invoices.items() if one["state"] != "cancelled")
-    return Call("account.invoice", "cancel", tuple(open_)) if open_ else None
+    open_ = sorted(id_ for id_, one in came_of.invoices(row).items() if one["state"] != "cancelled")
+    return Call(came_of.INVOICE, "cancel", tuple(open_)) if open_ else None
 
 
-def _refuse_cancel(moves: Sequence[Row], invoices: Mapping[int, Row]) -> None:
+def _asking(row: Row) -> Call | None:
+    """The answer to the next question of Tryton's."""
+    if row["shipment_state"] == "exception":
+        ids = [move["id"] for move in came_of.moves(row) if move["state"] == "cancelled"]
+        return _asked(row, "shipment", "moves", ids)
+    if row["invoice_state"] == "exception":
+        return _asked(row, "invoice", "invoices", sorted(came_of.invoices(row)))
+    return None
+
+
+def _refuse_cancel(row: Row) -> None:
     """Refuses before the first write: half a cancellation would be worse than none."""
-    if any(move["state"] == "done" for move in moves):
+    if came_of.gone(row):
         raise HoldError("goods have left", "take them back by a return, then `sink retry`")
-    if any(one["state"] in ("posted", "paid") for one in invoices.values()):
+    if came_of.posted(row):
         raise HoldError("its invoice is posted", "credit it in Tryton, then `sink retry`")
+    if reason := came_of.may_not(row).get("cancel"):
+        raise HoldError(reason, edits.BY_A_PERSON)
 
 
 def _asked(row: Row, what: str, name: str, ids: list[int]) -> Call:

@@ -11,7 +11,7 @@ import pytest
 
 from sink.erp.contract import Basis, ConflictError, HoldError, HowFar, NotDone, Observed, Step, Verb
 from sink.erp.kinds import ErpRecord, ErpRef, Milestone, Value
-from sink.erp.tryton import edits, lines, reads, sales, steps
+from sink.erp.tryton import came_of, edits, lines, reads, sales, steps
 from sink.erp.tryton.steps import Call, Sale
 from tests.unit.sink.erp.tryton.pretend import Master, lines_row, sale_row
 
@@ -147,11 +147,12 @@ def test_nothing_is_left_of_what_was_done() -> None:
     assert following(step("amend", sale(), CHEAPER), now, "quotation") is None
 
 
-def came_of_it(move: str, invoice: str, **more: Any) -> Sale:
+def came_of_it(move: str, invoice: str, shipment: str = "waiting", **more: Any) -> Sale:
     """In processing, with a shipment (5) of one move and an invoice (6)."""
     first, *rest = sale("processing").row["lines."]
-    moves = [{"id": 7, "state": move, "quantity": D(2), "shipment": "stock.shipment.out,5"}]
-    invoiced = [{"id": 8, "quantity": D(2), "invoice.": {"id": 6, "state": invoice}}]
+    there = {"id": 5, "number": "S5", "state": shipment}
+    moves = [{"id": 7, "state": move, "quantity": D(2), "shipment": "stock.shipment.out,5", "shipment.": there}]
+    invoiced = [{"id": 8, "quantity": D(2), "invoice.": {"id": 6, "number": None, "state": invoice}}]
     return sale("processing", **{"lines.": [{**first, "moves.": moves, "invoice_lines.": invoiced}, *rest]}, **more)
 
 
@@ -179,11 +180,48 @@ def test_a_cancellation_goes_on_where_the_sale_is(now: Sale, method: str, ids: i
 
 @pytest.mark.parametrize(
     ("now", "reason"),
-    [(came_of_it("done", "draft"), "goods have left"), (came_of_it("draft", "posted"), "its invoice is posted")],
+    [
+        (came_of_it("done", "draft"), "goods have left"),
+        (came_of_it("draft", "posted"), "its invoice is posted"),
+        (came_of_it("draft", "draft", "picked"), "its shipment S5 is picked: cancel it in Tryton once"),
+        (came_of_it("assigned", "draft", "packed"), "its shipment S5 is packed: cancel it in Tryton once"),
+        (came_of_it("assigned", "draft", "shipped"), "its shipment S5 is with the carrier: take the goods back"),
+    ],
 )
 def test_a_cancellation_is_refused_before_its_first_write(now: Sale, reason: str) -> None:
     with pytest.raises(HoldError, match=reason):
         following(step("cancel", now), now)
+
+
+PRICES, QUANTITIES, ADDRESSES, CANCEL = "change prices", "change quantities", "change addresses", "cancel"
+
+
+@pytest.mark.parametrize(
+    ("shipment", "invoice", "waits", "way_out"),
+    [
+        ("waiting", "draft", (), ""),
+        ("cancelled", "draft", (), ""),
+        ("assigned", "draft", (PRICES, QUANTITIES, ADDRESSES), "assigned: set it back to waiting"),
+        ("picked", "draft", (PRICES, QUANTITIES, ADDRESSES), "picked: pack it"),
+        ("picked", "draft", (CANCEL,), "picked: cancel it"),
+        ("packed", "draft", (QUANTITIES, ADDRESSES), "packed: cancel it in Tryton and have it made again"),
+        ("shipped", "draft", (QUANTITIES, ADDRESSES), "with the carrier: correct it"),
+        ("shipped", "validated", (PRICES,), "its invoice is validated: cancel it"),
+        ("waiting", "validated", (PRICES, QUANTITIES, ADDRESSES), "its invoice is validated"),
+        ("waiting", "cancelled", (), ""),
+    ],
+)
+def test_what_shipments_and_invoices_keep_as_it_is(
+    shipment: str, invoice: str, waits: tuple[str, ...], way_out: str
+) -> None:
+    now = came_of_it("assigned", invoice, shipment)
+    found = {str(change): reason for change, reason in came_of.may_not(now.row).items()}
+    assert {change: way_out in found[change] for change in waits} == dict.fromkeys(waits, True)
+    free = {PRICES, QUANTITIES, ADDRESSES, CANCEL} - found.keys()
+    if shipment in ("waiting", "cancelled", "assigned") or invoice == "validated":
+        assert (CANCEL in free) is (shipment != "shipped")
+    if not waits:
+        assert found == {}
 
 
 @pytest.mark.parametrize(
@@ -208,9 +246,10 @@ def amended(record: ErpRecord, *slips: dict[str, Any]) -> Sale:
 
 
 def test_the_stamp_of_an_earlier_release_is_read() -> None:
-    earlier = ("x", "processing", "pending", "waiting", 1, 0, "")
+    earlier = ("x", "processing", "pending", "waiting", 1, 0, "", "")
     assert sales.standing("x:processing:pending:waiting:1") == earlier
     assert sales.standing("x:processing:pending:waiting:1:0") == earlier
+    assert sales.standing("x:processing:pending:waiting:1:0:y") == (*earlier[:-2], "y", "")
     assert sales.standing(amended(CHEAPER, VALIDATED).observed.stamp).amended_by == 2
 
 
@@ -284,6 +323,9 @@ def test_what_is_known_of_a_step_before_it_is_begun() -> None:
         ("confirmed", "none", "none", (), Milestone.CONFIRMED),
         ("processing", "pending", "waiting", ("draft",), Milestone.PROCESSING),
         ("processing", "pending", "partially shipped", ("done", "draft"), Milestone.PART_DELIVERED),
+        ("processing", "pending", "exception", ("done", "cancelled"), Milestone.PART_DELIVERED),
+        ("processing", "pending", "exception", ("cancelled",), Milestone.PROCESSING),
+        ("processing", "exception", "waiting", ("draft",), Milestone.INVOICED),
         ("processing", "pending", "sent", ("done",), Milestone.DELIVERED),
         ("processing", "awaiting payment", "waiting", ("draft",), Milestone.INVOICED),
         ("processing", "partially paid", "sent", ("done",), Milestone.INVOICED),
@@ -297,9 +339,12 @@ def test_what_is_known_of_a_step_before_it_is_begun() -> None:
 def test_what_a_sale_has_become(
     state: str, invoice: str, shipment: str, moves: tuple[str, ...], becomes: Milestone | None
 ) -> None:
+    bill = "posted" if invoice == "exception" else "draft"
     row = {
         "state": state, "invoice_state": invoice, "shipment_state": shipment, "invoices_ignored": [],
-        "lines.": [{"moves.": [{"state": one} for one in moves]}],
+        "lines.": [
+            {"moves.": [{"state": one} for one in moves], "invoice_lines.": [{"invoice.": {"id": 6, "state": bill}}]}
+        ],
     }  # fmt: skip
     assert sales.milestone("order", row) is becomes
     if state in ("draft", "quotation", "confirmed"):
