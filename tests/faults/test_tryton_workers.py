@@ -15,6 +15,7 @@ from deploy.tryton.server import Tryton
 from sink.database import Connection, connect
 from sink.erp.contract import RetryError, SlowDownError
 from sink.erp.kinds import ErpRef, Milestone
+from tests.erp_contract.tryton_data import TrytonData
 from tests.erp_contract.tryton_target import TrytonTarget
 from tests.faults.rpc_proxy import RpcProxy
 from tests.faults.tryton_chain import orders, there_once, until_done, worker
@@ -160,3 +161,35 @@ def test_a_tryton_that_asks_for_a_rest_again_and_again_gets_all_and_nothing_is_h
     until_done(middle, only)
     there_once(tryton_place.adapter(), ORDERS)
     _nothing_came_twice(tryton_clerk)
+
+
+@pytest.fixture
+def queue(tryton: Tryton, tryton_data: TrytonData) -> Iterator[None]:
+    """Tryton leaves work to its queue, and nobody does it."""
+    settings = tryton.folder / "trytond.conf"
+    at_once = settings.read_text()
+    settings.write_text(at_once.replace("worker = False", "worker = True"))
+    tryton.kill()
+    tryton.start()
+    yield
+    settings.write_text(at_once)
+    tryton.kill()
+    tryton.start()
+    tryton_data.run("DELETE FROM ir_queue")
+
+
+def test_an_order_is_changed_and_cancelled_while_trytons_queue_stands_still(
+    queue: None, tryton_place: TrytonTarget, tryton_data: TrytonData, middle: Connection, profile_path: str
+) -> None:
+    """The cancellation was once held, half done."""
+    erp, sale = tryton_place.adapter(orders=ALL_THE_WAY), ErpRef("order", "shop/order/1/1")
+    only = worker(middle, profile_path, erp)
+    mark(middle, ORDER, CUSTOMER)
+    drain(only)
+    for statement, becomes in (("gross = 9.90", Milestone.PROCESSING), ("status = 'cancelled'", Milestone.CANCELLED)):
+        change(middle, f"UPDATE orders SET {statement}")
+        mark(middle, ORDER)
+        drain(only)
+        assert held(middle) == []
+        assert erp.observe([sale])[sale].milestone is becomes
+    assert tryton_data.run("SELECT 1 FROM ir_queue WHERE dequeued_at IS NULL"), "the premise: Tryton has not done it"

@@ -74,6 +74,7 @@ class Doing:
         self._there: dict[int, Sale] = {}
         self._wanted: dict[int, Values] = {}
         self._begun: set[int] = set()
+        self._last: dict[int, Call] = {}
         self._results: dict[int, StepResult] = {}
 
     def run(self, verb: Verb) -> list[StepResult]:
@@ -154,7 +155,8 @@ class Doing:
         for number, step in self._left().items():
             try:
                 target = self._kind.target(step.goal)
-                call = steps.following(step, before[number], self._wanted.get(number), target)
+                last = self._last.get(number)
+                call = steps.following(step, before[number], self._wanted.get(number), target, last)
             except HoldError as error:
                 self._fail({number: error})
                 continue
@@ -166,6 +168,7 @@ class Doing:
         for some in groups.values():
             self._fail(self._without_ours(together(some, self._send, self._moved), before))
         sent = {number: call for some in groups.values() for number, call in some.items()}
+        self._last |= sent
         going = {number: step for number, step in self._left().items() if number in sent}
         self._begun |= going.keys()
         self._read(going)

@@ -74,11 +74,11 @@ def known(step: Step, sale: Sale | None, target: str) -> StepResult | None:
     return None
 
 
-def following(step: Step, sale: Sale, values: Row | None, target: str) -> Call | None:
-    """The next call; None if nothing is left to do. values: what an amend must write. HoldError if Tryton cannot do
-    it."""
+def following(step: Step, sale: Sale, values: Row | None, target: str, last: Call | None = None) -> Call | None:
+    """The next call; None if nothing is left to do. values: what an amend must write. last: this step's call before.
+    HoldError if Tryton cannot do it."""
     if step.verb == "cancel":
-        return _cancelling(sale)
+        return _cancelling(sale, last)
     if step.verb == "amend" and values and (change := edits.edit({**values, **commented(step, sale.row)}, sale.row)):
         return _changing(step, sale.row, change)
     if _rank(sale.row["state"]) < _rank(target):
@@ -170,8 +170,9 @@ def _button(name: str, row: Row) -> Call:
     return Call(SALE, name, (row["id"],))
 
 
-def _cancelling(sale: Sale) -> Call | None:
-    """In processing: first cancels what the sale led to, then answers the two questions that Tryton asks about it."""
+def _cancelling(sale: Sale, last: Call | None) -> Call | None:
+    """In processing: first cancels what the sale led to, then answers the two questions that Tryton asks about it. If
+    Tryton works by its queue, the sale may not show yet what was done: then Tryton is asked to look at it now."""
     row, state = sale.row, sale.row["state"]
     if sale.observed.milestone is Milestone.CANCELLED:
         return None
@@ -181,7 +182,10 @@ def _cancelling(sale: Sale) -> Call | None:
         return _button("draft", row)
     _refuse_cancel(row)
     call = _cancelling_one(row) or _asking(row)
-    if call is None:
+    answered = call is not None and call == last and call.page is not None
+    if answered or (call is None and _is_behind(row)):
+        call = _button("process", row)
+    if call is None or call == last:
         raise HoldError("Tryton cannot take it back", "cancel it in Tryton by hand, then `sink retry`")
     return call
 
@@ -205,6 +209,12 @@ def _asking(row: Row) -> Call | None:
     if row["invoice_state"] == "exception":
         return _asked(row, "invoice", "invoices", sorted(came_of.invoices(row)))
     return None
+
+
+def _is_behind(row: Row) -> bool:
+    """Whether Tryton's queue has not looked at the sale since all that came of it was cancelled."""
+    open_ = any(move["state"] != "cancelled" for move in came_of.moves(row))
+    return not open_ and (row["shipment_state"] != "none" or row["invoice_state"] not in ("none", "paid"))
 
 
 def _refuse_cancel(row: Row) -> None:

@@ -193,6 +193,27 @@ def test_a_cancellation_is_refused_before_its_first_write(now: Sale, reason: str
         following(step("cancel", now), now)
 
 
+@pytest.mark.parametrize(
+    ("now", "method"),
+    [
+        (came_of_it("cancelled", "cancelled", invoice_state="pending", shipment_state="waiting"), "process"),
+        (came_of_it("cancelled", "cancelled", invoice_state="pending"), "process"),
+        (came_of_it("cancelled", "cancelled", **OFF), "handle"),
+    ],
+)
+def test_a_cancellation_does_not_wait_for_trytons_queue(now: Sale, method: str) -> None:
+    """It once was held, because the sale did not show yet that its shipment was cancelled."""
+    one = step("cancel", now)
+    call = following(one, now)
+    assert call is not None
+    assert call.method == method
+    if method == "handle":
+        assert steps.following(one, now, None, "draft", call) == Call("sale.sale", "process", (1,))
+    else:
+        with pytest.raises(HoldError, match="cannot take it back"):
+            steps.following(one, now, None, "draft", call)
+
+
 PRICES, QUANTITIES, ADDRESSES, CANCEL = "change prices", "change quantities", "change addresses", "cancel"
 
 
