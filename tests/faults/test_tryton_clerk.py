@@ -18,6 +18,7 @@ from sink.erp.kinds import ErpRef, Milestone
 from sink.operations.accept import accept_document
 from sink.operations.holds import retry, retry_everything
 from sink.operations.release import let_pass
+from tests.erp_contract.tryton_data import TrytonData
 from tests.erp_contract.tryton_target import TrytonTarget
 from tests.faults.tryton_chain import orders, worker
 from tests.fix_erp import CUSTOMER, ORDER, REFUND, RETURN, change, drain, held, mark, rows
@@ -394,3 +395,35 @@ def test_of_a_credit_note_for_two_orders_each_counts_its_share(
     office.shop_has("UPDATE returns SET refunded = 5.95", REFUND)
     assert held(middle) == []
     assert len(office.backs()) == 1
+
+
+def _groups_both(data: TrytonData) -> None:
+    """Puts goods and lines of the second order on the first one's shipment and invoice, as Tryton's modules for
+    grouping do."""
+    data.run("UPDATE stock_move SET shipment = (SELECT min(shipment) FROM stock_move) WHERE shipment IS NOT NULL")
+    data.run("UPDATE account_invoice_line SET invoice = (SELECT min(invoice) FROM account_invoice_line)")
+
+
+def test_a_shipment_and_an_invoice_of_two_orders_are_not_cancelled_with_one(
+    tryton_place: TrytonTarget, tryton_data: TrytonData, tryton_clerk: Screen, middle: Connection, profile_path: str
+) -> None:
+    """Both were once cancelled with the first order. If both orders were cancelled, the call named the shipment twice,
+    and all sending stopped."""
+    erp = tryton_place.adapter(orders={"goal": "processing"})
+    office = Office(tryton_place, tryton_clerk, middle, worker(middle, profile_path, erp), erp)
+    orders(middle, 2)
+    drain(office.worker)
+    _groups_both(tryton_data)
+    second = DocumentRef("sales_order", "2")
+    office.shop_has(CANCELLED, ORDER, second)
+    reasons = held(middle)
+    assert [" also has lines of other sales" in one for one in reasons] == [True, True], reasons
+    assert {row["state"] for row in tryton_clerk.rows("account.invoice", [["lines", "!=", None]], "state")} == {"draft"}
+
+    tryton_place.clerk.amends(SALE, LINE, D(0))
+    accept_document(middle, ORDER, "Ada", True)
+    assert retry(middle, second) == 1
+    drain(office.worker)
+    assert held(middle) == []
+    other = ErpRef("order", "shop/order/2/1")
+    assert erp.observe([other])[other].milestone is Milestone.CANCELLED

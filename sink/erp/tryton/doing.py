@@ -39,6 +39,7 @@ _CANNOT: Final[Mapping[Verb, HoldError]] = {
         "`sink unlink`, and cancel it in Tryton, so that ours takes its place; or `sink ignore` ours",
     ),
 }
+_SHARED: Final = "give its lines the quantity 0 by an amendment in Tryton, then `sink accept document`"
 _IN_BETWEEN: Final = "someone changed it in the ERP between two calls of ours"
 
 
@@ -166,6 +167,7 @@ class Doing:
                 alone = number if call.page else 0
                 groups.setdefault((call.model, call.method, alone), {})[number] = call
         for some in groups.values():
+            self._hold_shared(some)
             self._fail(self._without_ours(together(some, self._send, self._moved), before))
         sent = {number: call for some in groups.values() for number, call in some.items()}
         self._last |= sent
@@ -174,6 +176,16 @@ class Doing:
         self._read(going)
         for number in going:
             self._compare(number, before[number], sent[number])
+
+    def _hold_shared(self, some: dict[int, Call]) -> None:
+        """Takes out the calls that would cancel a shipment or invoice with lines of other sales."""
+        if next(iter(some.values())).model not in came_of.MODELS:
+            return
+        shared = reads.shared(self._rpc, [self._there[number].row for number in some])
+        for number in [*some]:
+            if what := shared.get(self._there[number].row["id"]):
+                del some[number]
+                self._fail({number: HoldError(f"its {what} also has lines of other sales", _SHARED)})
 
     def _without_ours(self, errors: Mapping[int, Failure], before: Mapping[int, Sale]) -> dict[int, Failure]:
         """Drops conflicts with our own call: if a call arrives twice, Tryton refuses the second, and the sale is as we
@@ -204,6 +216,8 @@ class Doing:
         """Makes one call for all."""
         call, numbers = next(iter(some.values())), list(some)
         args = [arg for one in some.values() for arg in one.args]
+        if call.method != "write":
+            args = [*dict.fromkeys(args)]  # Tryton refuses a call that names a record twice
         if call.page:
             self._calls.wizard(call.model, call.method, call.page, SALE, args)
             return

@@ -7,6 +7,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final
 
 from sink.erp.kinds import BY_HAND, ErpRef, Kind
+from sink.erp.tryton import came_of
 from sink.erp.tryton.rpc import Rpc, stamps_of
 
 Row = Mapping[str, Any]
@@ -97,6 +98,26 @@ def credit_notes(rpc: Rpc, invoice_lines: Collection[int]) -> list[dict[str, Any
     origins = [f"{INVOICE_LINE},{one}" for one in invoice_lines]
     lines = rpc.among(INVOICE_LINE, "origin", origins, ["invoice"], ("invoice.state", "!=", "cancelled"))
     return rpc.among("account.invoice", "id", {line["invoice"] for line in lines}, _CREDIT)
+
+
+def shared(rpc: Rpc, rows: Collection[Row]) -> dict[int, str]:
+    """Of each sale, by its id: one of its shipments and invoices that also has lines of other sales, in words. Sales
+    without one are left out."""
+    names = {name for row in rows for name in came_of.open_(row)}
+    ships = [name for name in names if not name.startswith(came_of.INVOICE)]
+    bills = [int(name.rpartition(",")[2]) for name in names - {*ships}]
+    moves = rpc.among("stock.move", "shipment", ships, ["shipment", "origin"], ("state", "!=", "cancelled"))
+    owners = {(str(move["shipment"]), str(move["origin"])) for move in moves}
+    lines = rpc.among(INVOICE_LINE, "invoice", bills, ["invoice", "origin"])
+    owners |= {(f"{came_of.INVOICE},{line['invoice']}", str(line["origin"])) for line in lines}
+    found = {}
+    for row in rows:
+        ours, mine = {f"{LINE},{line['id']}" for line in row["lines."]}, came_of.open_(row)
+        for name, origin in owners:
+            if name in mine and origin.startswith(f"{LINE},") and origin not in ours:
+                what = "invoice" if name.startswith(came_of.INVOICE) else "shipment"
+                found[row["id"]] = f"{what} {came_of.called(mine[name])}"
+    return found
 
 
 def ref_of(row: Row, web_shop: int) -> ErpRef:
