@@ -25,7 +25,7 @@ from tests.faults.day import PUBLICATION, position
 from tests.faults.histories_clerk import HistoriesClerk
 from tests.faults.histories_erp import HistoriesErp
 from tests.faults.histories_plan import Act, Book, History, histories
-from tests.faults.histories_proof import Sides, compare, compare_sums, touched
+from tests.faults.histories_proof import Sides, by_clerk, compare, compare_sums, pairs, touched
 from tests.faults.histories_shop import HistoriesShop
 from tests.offsets import reset_offsets
 from tests.programs import Program, run, write_settings
@@ -53,6 +53,8 @@ class Played:
     resets: int
     held: int
     same: int  # documents of the shop that must equal the ERP's
+    sums: int  # of a party at a rate, compared with the ERP's own
+    moved: int  # orders of which a clerk delivered or invoiced goods, compared with each other
     findings: tuple[Finding, ...]
     difference: Decimal
 
@@ -60,7 +62,8 @@ class Played:
         lost, double = (sum(one.kind == kind for one in self.findings) for kind in ("lost", "double"))
         faults = f"{self.kills} kills, {self.lost_replies} lost replies"
         wrong = f"{lost} lost, {double} double, difference {self.difference:.2f}"
-        return f"histories: {self.count} on {self.erp}, {faults}, {wrong}"
+        compared = f"compared {self.same} documents, {self.sums} sums, goods of {self.moved} orders"
+        return f"histories: {self.count} on {self.erp}, {faults}, {compared}, {wrong}"
 
 
 class Histories:
@@ -254,14 +257,17 @@ class Histories:
             histories_read.made(self._middle, ledger),
         )
         found, difference = compare(sides, self.book)
+        amounts, moved = 0, 0
         if (sums := self._erp.sums()) is not None:
+            amounts, moved = len(pairs(sides, sums, self.book)), by_clerk(sums)
             for finding, money in compare_sums(sides, sums, self.book):
                 found.append(finding)
                 difference += abs(money)
         same = sum(not (doc.key in sides.held or touched(doc.order, sides, self.book)) for doc in sides.shop)
         return Played(
-            name, count, self.kills, self.lost_replies, self.resets, len(sides.held), same, tuple(found), difference
-        )
+            name, count, self.kills, self.lost_replies, self.resets, len(sides.held), same, amounts, moved,
+            tuple(found), difference,
+        )  # fmt: skip
 
     def _tails(self) -> str:
         return "\n".join(f"{program.log.name}:\n{program.tail(20)}" for program in (self.capture, *self.sinks))

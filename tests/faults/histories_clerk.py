@@ -147,8 +147,9 @@ class TrytonDesk:
         self._clerk.sets(ErpRef("order", str(sale["id"])), Milestone.INVOICED)
         return True
 
-    def _credits(self, _: int, sale: dict[str, Any]) -> bool:
+    def _credits(self, order: int, sale: dict[str, Any]) -> bool:
         self._clerk.gives_back(ErpRef("order", str(sale["id"])), _GIVEN)
+        self._book.gave(order, _GIVEN)
         return True
 
 

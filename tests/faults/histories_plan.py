@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Final, Literal, NamedTuple
 
 Who = Literal["shop", "clerk"]
@@ -53,12 +54,18 @@ class Book:
     """return → its order"""
     customers: set[str] = field(default_factory=set)
     """Everyone who ever bought."""
+    given: dict[int, Decimal] = field(default_factory=dict)
+    """What the clerk gave back by hand, without tax, by order."""
 
     def note(self, order: int, name: str, figures: Figures | None = None) -> None:
         """Notes an act, and what the order came to by it."""
         self.done.setdefault(order, set()).add(name)
         if figures is not None:
             self.figures.setdefault(order, set()).add(figures)
+
+    def gave(self, order: int, amount: Decimal) -> None:
+        """Notes money that the clerk gave back."""
+        self.given[order] = self.given.get(order, Decimal(0)) + amount
 
 
 def histories(seed: int, count: int) -> list[History]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Final, Literal, NamedTuple
 
@@ -18,8 +19,12 @@ from tests.proof.rules import Finding
 
 Kind = Literal["customer", "order", "return", "refund", "price", "temporary price"]
 Key = tuple[Kind, str]
-Rates = Mapping[Decimal, tuple[Decimal, Decimal]]
+Amounts = tuple[Decimal, Decimal]
+"""Net and tax."""
+Rates = Mapping[Decimal, Amounts]
 """Rate in percent → net and tax."""
+Days = tuple[date | None, date | None]
+"""First and last day of a price; None: open."""
 
 _ZERO: Final = Decimal(0)
 _CENT: Final = Decimal("0.01")
@@ -42,8 +47,8 @@ held."""
 
 
 class Doc(NamedTuple):
-    """One document on one side. order: the key of its order (of an order, its own). rates: None if that side has none.
-    items: SKU → quantity."""
+    """One document on one side. order: the key of its order (of an order, its own). party: its buyer; "" if that side
+    has none. rates: None if that side has none. items: SKU → quantity. days: of a price."""
 
     key: Key
     order: int
@@ -53,6 +58,7 @@ class Doc(NamedTuple):
     tax: Decimal = _ZERO
     rates: Rates | None = None
     items: Mapping[str, Decimal] = {}
+    days: Days = (None, None)
 
     @property
     def gross(self) -> Decimal:
@@ -77,13 +83,21 @@ def compare(sides: Sides, book: Book) -> tuple[list[Finding], Decimal]:
         if count > 1
     ]
     found += unexplained(sides, book)
-    shop, erp = ({doc.key: doc for doc in some} for some in (sides.shop, sides.erp))
+    shop, erp = {doc.key: doc for doc in _of_buyers(sides)}, {doc.key: doc for doc in sides.erp}
     difference = _ZERO
     for key in sorted({*shop, *erp}):
         for finding, money in _of(key, shop.get(key), erp.get(key), sides, book):
             found.append(finding)
             difference += abs(money)
     return found, difference
+
+
+def _of_buyers(sides: Sides) -> Iterator[Doc]:
+    """The shop's documents. A return or refund has the buyer whom its order has in the ERP: the order is compared by
+    itself, and may be held with its old buyer."""
+    buyers = {doc.order: doc.party for doc in sides.erp if doc.key[0] == "order"}
+    for doc in sides.shop:
+        yield doc._replace(party=buyers.get(doc.order, doc.party)) if doc.key[0] in ("return", "refund") else doc
 
 
 def unexplained(sides: Sides, book: Book) -> Iterator[Finding]:
@@ -141,23 +155,46 @@ def _fields(shop: Doc, erp: Doc) -> Iterator[tuple[str, object, object]]:
     yield "cancelled", shop.cancelled, erp.cancelled
     yield "net and tax", (shop.net, shop.tax), (erp.net, erp.tax)
     yield "quantities", {**shop.items}, {**erp.items}
-    if shop.key[0] == "order":
+    yield "days", shop.days, erp.days
+    if erp.party:
         yield "customer", shop.party, erp.party
     if shop.rates is not None and erp.rates is not None:
         yield "net and tax by rate", {**shop.rates}, {**erp.rates}
 
 
+class Goods(NamedTuple):
+    """Pieces of one SKU of one order. invoiced: less what is credited. delivered: less what was taken back. Both count
+    what is planned, too; `posted` and `done` do not."""
+
+    order: int
+    sku: str
+    invoiced: Decimal = _ZERO
+    delivered: Decimal = _ZERO
+    posted: Decimal = _ZERO
+    done: Decimal = _ZERO
+
+
 class Sums(NamedTuple):
-    """An ERP's own sums by party. sold: orders less refunds, those that the clerk made by hand too. invoiced: invoices
-    less credit notes, by rate in percent."""
+    """An ERP's own sums. sold: orders less refunds by party, those that the clerk made by hand too. invoiced: invoices
+    less credit notes, by party and rate in percent. goods: of each order that has invoices or deliveries."""
 
     sold: Mapping[str, Decimal]
     invoiced: Mapping[str, Rates]
+    goods: Sequence[Goods] = ()
+
+
+class Pair(NamedTuple):
+    """What shop and ERP have invoiced to one party at one rate, less credit notes."""
+
+    party: str
+    rate: Decimal
+    shop: Amounts
+    erp: Amounts
 
 
 def compare_sums(sides: Sides, sums: Sums, book: Book) -> Iterator[tuple[Finding, Decimal]]:
-    """Finds parties whose sold and invoiced sums differ, and parties whose sums by rate are not the shop's, unless a
-    hold or the clerk explains it.
+    """Finds parties whose sold and invoiced sums differ, parties whose sums by rate are not the shop's, and orders of
+    which other goods are invoiced than delivered.
 
     An order that the clerk changed after its invoice was posted has two invoices, and the tax of each is rounded.
     """
@@ -167,36 +204,69 @@ def compare_sums(sides: Sides, sums: Sums, book: Book) -> Iterator[tuple[Finding
         invoiced = sum((net + tax for net, tax in rates.values()), _ZERO)
         if abs(sold - invoiced) > (_CENT * len(rates) if party in edited else _ZERO):
             yield Finding("wrong", f"party {party}: sold {sold}, invoiced {invoiced}"), sold - invoiced
-    expected: dict[str, dict[Decimal, tuple[Decimal, Decimal]]] = {}
-    unclear: set[str] = set()
+    for pair in pairs(sides, sums, book):
+        if pair.shop != pair.erp:
+            name = f"party {pair.party} at {pair.rate:f} %"
+            yield (
+                Finding("wrong", f"{name}: shop {pair.shop}, invoices {pair.erp}"),
+                sum(pair.shop, _ZERO) - sum(pair.erp, _ZERO),
+            )
+    for finding in _goods(sums, book):
+        yield finding, _ZERO
+
+
+def pairs(sides: Sides, sums: Sums, book: Book) -> list[Pair]:
+    """The amounts of each party at each rate, without those of documents whose order is held or edited by the clerk:
+    they are taken from both sides. What the clerk gave back by hand counts as the shop's."""
+    shop: dict[str, dict[Decimal, Amounts]] = {}
+    erp = {party: {**rates} for party, rates in sums.invoiced.items()}
     for doc in sides.shop:
-        if doc.key[0] not in ("order", "refund"):
-            continue
-        if doc.key in sides.held or touched(doc.order, sides, book) or "credits" in book.done.get(doc.order, ()):
-            unclear.add(doc.party)
-        elif not doc.cancelled:
-            _add(expected.setdefault(doc.party, {}), doc.rates or {}, -1 if doc.key[0] == "refund" else 1)
-    unclear |= {doc.party for doc in sides.erp if doc.key in sides.held}
-    for party, rates in sorted(expected.items()):
-        theirs = _nonzero(sums.invoiced.get(party, {}))
-        if party not in unclear and (ours := _nonzero(rates)) != theirs:
-            more = sum((net + tax for net, tax in rates.values()), _ZERO) - sum(map(sum, theirs.values()), _ZERO)
-            yield Finding("wrong", f"party {party} by rate: shop {ours}, invoices {theirs}"), more
+        if doc.rates and not (doc.cancelled or _left_out(doc, sides, book)):
+            _add(shop.setdefault(doc.party, {}), doc.rates, _sign(doc))
+    for doc in sides.erp:
+        if doc.rates and _left_out(doc, sides, book):
+            _add(erp.setdefault(doc.party, {}), doc.rates, -_sign(doc))
+        if doc.key[0] == "order" and (given := book.given.get(doc.order)):
+            _add(shop.setdefault(doc.party, {}), {_ZERO: (given, _ZERO)}, -1)
+    of_each = {(party, rate) for side in (shop, erp) for party, rates in side.items() for rate in rates}
+    found = [
+        Pair(party, rate, *(side.get(party, {}).get(rate, (_ZERO, _ZERO)) for side in (shop, erp)))
+        for party, rate in sorted(of_each)
+    ]
+    return [pair for pair in found if any(pair.shop) or any(pair.erp)]
 
 
-def _add(to: dict[Decimal, tuple[Decimal, Decimal]], rates: Rates, sign: int) -> None:
+def _left_out(doc: Doc, sides: Sides, book: Book) -> bool:
+    return doc.key in sides.held or touched(doc.order, sides, book)
+
+
+def _sign(doc: Doc) -> int:
+    return -1 if doc.key[0] == "refund" else 1
+
+
+def _goods(sums: Sums, book: Book) -> Iterator[Finding]:
+    """Compares what is posted with what has left only if the clerk did both, to an order that he did not edit."""
+    for one in sums.goods:
+        done = book.done.get(one.order, set())
+        both = {"delivers", "invoices"} <= done and "edits" not in done and one.posted and one.done
+        if one.invoiced != one.delivered or (both and one.posted != one.done):
+            yield Finding("wrong", f"goods: {one}")
+
+
+def by_clerk(sums: Sums) -> int:
+    """Orders of which goods have left or are on posted invoices."""
+    return len({one.order for one in sums.goods if one.posted or one.done})
+
+
+def _add(to: dict[Decimal, Amounts], rates: Rates, sign: int) -> None:
     for rate, (net, tax) in rates.items():
         had = to.get(rate, (_ZERO, _ZERO))
         to[rate] = (had[0] + sign * net, had[1] + sign * tax)
 
 
-def _nonzero(rates: Rates) -> dict[Decimal, tuple[Decimal, Decimal]]:
-    return {rate: amounts for rate, amounts in rates.items() if any(amounts)}
-
-
-def summed(rows: Iterable[tuple[Decimal, Decimal, Decimal]]) -> dict[Decimal, tuple[Decimal, Decimal]]:
+def summed(rows: Iterable[tuple[Decimal, Decimal, Decimal]]) -> dict[Decimal, Amounts]:
     """Sums rows of rate, net and tax by rate."""
-    found: dict[Decimal, tuple[Decimal, Decimal]] = {}
+    found: dict[Decimal, Amounts] = {}
     for rate, net, tax in rows:
         _add(found, {rate.normalize(): (net, tax)}, 1)
-    return _nonzero(found)
+    return {rate: amounts for rate, amounts in found.items() if any(amounts)}

@@ -6,13 +6,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
 import psycopg2
 
 from deploy.tryton.screen import Screen
-from tests.faults.histories_proof import Doc, Key, Kind, Rates, Sums, summed
+from tests.faults.histories_proof import Doc, Goods, Key, Kind, Rates, Sums, summed
 
 _CENT: Final = Decimal("0.01")
 _ZERO: Final = Decimal(0)
@@ -50,7 +51,10 @@ UNION ALL
 SELECT r.id, o.shipping_tax_rate, r.shipping_refund FROM returns r JOIN orders o ON o.id = r.order_id
 """
 _PRICES = "SELECT id, price FROM products"
-_TEMPORARY = "SELECT id, price FROM product_prices"
+_TEMPORARY = """
+SELECT id, price, (valid_from AT TIME ZONE 'UTC')::date, (valid_until AT TIME ZONE 'UTC' - interval '1 us')::date
+  FROM product_prices
+"""
 
 
 def of_shop(dsn: str) -> list[Doc]:
@@ -68,7 +72,8 @@ def of_shop(dsn: str) -> list[Doc]:
         net, tax = (sum((one[n] for one in given[id_].values()), _ZERO) for n in (0, 1))
         found.append(Doc(("refund", str(id_)), order, party, False, net, tax, given[id_]))
     found += [Doc(("price", str(id_)), 0, net=amount) for id_, amount in rows(dsn, _PRICES)]
-    found += [Doc(("temporary price", str(id_)), 0, net=amount) for id_, amount in rows(dsn, _TEMPORARY)]
+    for id_, amount, *days in rows(dsn, _TEMPORARY):
+        found.append(Doc(("temporary price", str(id_)), 0, net=amount, days=(days[0], days[1])))
     buyers = {doc.party for doc in found if doc.key[0] == "order" and not doc.cancelled}
     return found + [Doc(("customer", party), 0) for party in buyers]
 
@@ -107,8 +112,9 @@ def of_sql(dsn: str) -> list[Doc]:
     refunds = "SELECT external_key, order_id, status, net, tax FROM refunds WHERE external_key IS NOT NULL"
     for key, order, status, net, tax in rows(dsn, refunds):
         found.append(Doc(_key(key), by_id[order], "", status == "cancelled", net, tax))
-    prices = rows(dsn, "SELECT external_key, amount, status FROM prices")
-    found += [Doc(_key(key), 0, "", status == "cancelled", amount) for key, amount, status in prices]
+    prices = "SELECT external_key, amount, status, valid_from::date, (valid_until - interval '1 us')::date FROM prices"
+    for key, amount, status, *days in rows(dsn, prices):
+        found.append(Doc(_key(key), 0, "", status == "cancelled", amount, days=(days[0], days[1])))
     return found + [Doc(_key(key), 0) for (key,) in rows(dsn, "SELECT external_key FROM customers")]
 
 
@@ -150,7 +156,36 @@ class OfTryton:
         for invoice, rate, net, tax in self._taxes():
             if invoice in of_party:
                 invoiced[of_party[invoice]].append((rate, net, tax))
-        return Sums(sold, {party: summed(some) for party, some in invoiced.items()})
+        return Sums(sold, {party: summed(some) for party, some in invoiced.items()}, self._goods())
+
+    def _goods(self) -> list[Goods]:
+        """Goods on each order's invoices and moves. A move comes in if its line is one of a return."""
+        orders = {
+            row["id"]: int(row["web_id"].split("/")[2])
+            for row in self._screen.rows("sale.sale", [["web_id", "like", f"{self._prefix}/order/%"]], "web_id")
+        }
+        states = {row["id"]: row["state"] for row in self._screen.rows("account.invoice", [], "state")}
+        billed = {
+            row["id"]: (states.get(row["invoice"], "draft"), row["quantity"])
+            for row in self._screen.rows("account.invoice.line", [], "invoice", "quantity")
+        }
+        moved = {
+            row["id"]: (row["state"], row["quantity"])
+            for row in self._screen.rows("stock.move", [], "state", "quantity")
+        }
+        found: dict[tuple[int, str], Goods] = {}
+        names = ("sale", "product.code", "moves", "invoice_lines")
+        for line in self._screen.rows("sale.line", [["product.type", "=", "goods"]], *names):
+            if (order := orders.get(line["sale"])) is None:
+                continue
+            key = (order, line["product."]["code"])
+            had = found.setdefault(key, Goods(*key))
+            bills, moves = [billed[one] for one in line["invoice_lines"]], [moved[one] for one in line["moves"]]
+            found[key] = had._replace(
+                invoiced=had.invoiced + _pieces(bills), posted=had.posted + _pieces(bills, "posted", "paid"),
+                delivered=had.delivered + _pieces(moves), done=had.done + _pieces(moves, "done"),
+            )  # fmt: skip
+        return [*found.values()]
 
     def _taxes(self) -> list[tuple[int, Decimal, Decimal, Decimal]]:
         found = self._screen.rows("account.invoice.tax", [], "invoice", "tax", "base", "amount")
@@ -220,10 +255,22 @@ class OfTryton:
 
     def _prices(self) -> list[Doc]:
         found = []
-        for row in self._screen.rows("product.price_list.line", [], "formula"):
+        for row in self._screen.rows("product.price_list.line", [], "formula", "start_date", "end_date"):
             if mark := re.match(rf"([\d.]+) # ({self._prefix}/\S+)#\d+", str(row["formula"])):
-                found.append(Doc(_key(mark[2]), 0, net=Decimal(mark[1])))
+                days = (_day(row["start_date"]), _day(row["end_date"]))
+                found.append(Doc(_key(mark[2]), 0, net=Decimal(mark[1]), days=days))
         return found
+
+
+def _pieces(found: Iterable[tuple[str, float]], *states: str) -> Decimal:
+    """The sum of those in these states; without any, of all that are not cancelled."""
+    some = (number for state, number in found if (state in states if states else state != "cancelled"))
+    return sum((Decimal(str(number)) for number in some), _ZERO)
+
+
+def _day(value: Any) -> date | None:
+    """A date as Tryton's JSON has it."""
+    return value and date(value["year"], value["month"], value["day"])
 
 
 def _key(external: str) -> Key:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 
 import pytest
 
 from tests.faults.histories_plan import Book, histories
-from tests.faults.histories_proof import Doc, Key, Rates, Sides, Sums, compare, compare_sums
+from tests.faults.histories_proof import (
+    Doc,
+    Goods,
+    Key,
+    Pair,
+    Rates,
+    Sides,
+    Sums,
+    compare,
+    compare_sums,
+    pairs,
+)
 
 ORDER: Key = ("order", "1")
 RATES: Rates = {Decimal(19): (Decimal("10.00"), Decimal("1.90"))}
 LESS: Rates = {Decimal(19): (Decimal("9.99"), Decimal("1.91"))}
 SOLD = Doc(ORDER, 1, "7", False, Decimal("10.00"), Decimal("1.90"), RATES, {"A": Decimal(1)})
+CHEAPER_RATES: Rates = {Decimal(19): (Decimal("9.00"), Decimal("1.71"))}
 CHEAPER = SOLD._replace(net=Decimal("9.00"), tax=Decimal("1.71"))
 
 NOTHING: tuple[list[str], Decimal] = ([], Decimal(0))
@@ -63,12 +76,54 @@ def test_what_hangs_on_a_held_order_is_explained_by_it_alone() -> None:
     assert _found([SOLD, Doc(back, 1)], [SOLD], {**waits, ORDER: POSTED}, {"invoices"})[0] == []
 
 
+def test_a_return_or_refund_has_the_buyer_of_its_order_in_the_erp() -> None:
+    refund = Doc(("refund", "5"), 1, "8")
+    held: dict[Key, str] = {ORDER: "in processing, Tryton cannot change party"}
+    assert _found([SOLD._replace(party="8"), refund], [SOLD, refund._replace(party="7")], held, {"merge"}) == NOTHING
+    assert _found([SOLD, refund], [SOLD, refund], {}, set())[0] == ["wrong"]
+
+
+def test_the_days_of_a_price_are_compared() -> None:
+    price = Doc(("temporary price", "1"), 0, net=Decimal(5), days=(date(2026, 3, 1), date(2026, 3, 7)))
+    assert _found([price], [price], {}, set()) == NOTHING
+    assert _found([price], [price._replace(days=(date(2026, 3, 1), date(2026, 3, 8)))], {}, set())[0] == ["wrong"]
+
+
 def test_the_erps_own_sums_must_be_the_shops_by_party_and_rate() -> None:
     sides, book = Sides([SOLD], [SOLD], {}, frozenset()), Book()
     gross = {"7": Decimal("11.90")}
     assert not list(compare_sums(sides, Sums(gross, {"7": RATES}), book))
     assert len(list(compare_sums(sides, Sums(gross, {"7": LESS}), book))) == 1
     assert len(list(compare_sums(sides, Sums(gross, {}), book))) == 2
+
+
+def test_only_what_a_held_or_edited_order_came_to_is_left_out_of_its_buyers_sums() -> None:
+    """And what the clerk gave back by hand is the shop's sum, too."""
+    other = SOLD._replace(key=("order", "2"), order=2)
+    invoices = {"7": {Decimal(19): (Decimal("19.00"), Decimal("3.61")), Decimal(0): (Decimal(-1), Decimal(0))}}
+    sides = Sides([SOLD, other], [CHEAPER._replace(rates=CHEAPER_RATES), other], {}, frozenset())
+    for held, done in (({ORDER: POSTED}, {"invoices"}), ({}, {"edits"})):
+        book = Book({1: done}, given={2: Decimal(1)})
+        assert pairs(sides._replace(held=held), Sums({}, invoices), book) == [
+            Pair("7", Decimal(0), (Decimal(-1), Decimal(0)), (Decimal(-1), Decimal(0))),
+            Pair("7", Decimal(19), RATES[Decimal(19)], RATES[Decimal(19)]),
+        ]
+    wrong = pairs(sides, Sums({}, invoices), Book())
+    assert [pair.shop == pair.erp for pair in wrong] == [False, False], "nothing explains these"
+
+
+@pytest.mark.parametrize(
+    ("goods", "acts", "found"),
+    [
+        ((2, 2, 0, 2), {"delivers"}, 0), ((2, 3, 0, 0), {"edits"}, 1), ((2, 2, 1, 2), {"delivers", "invoices"}, 1),
+        ((2, 2, 1, 2), {"delivers", "invoices", "edits"}, 0),
+    ],
+)  # fmt: skip
+def test_what_is_invoiced_of_an_order_must_be_what_is_delivered(
+    goods: tuple[int, ...], acts: set[str], found: int
+) -> None:
+    sums = Sums({}, {}, [Goods(1, "A", *map(Decimal, goods))])
+    assert len(list(compare_sums(Sides([], [], {}, frozenset()), sums, Book({1: acts})))) == found
 
 
 @pytest.mark.parametrize(
