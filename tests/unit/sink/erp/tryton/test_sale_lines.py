@@ -298,17 +298,20 @@ def test_a_line_of_cents_that_a_clerk_deleted_is_made_again(tax: str, again: boo
     want = order({"line": {"1": lone}})
     gross = D("10.00") + D(tax)
     seen = replace(want, fields={**want.fields, "tax": D(tax), "gross": gross, "comment": "a clerk's"})
-    there = SimpleNamespace(observed=Observed(seen, Milestone.DRAFT, "1", "stamp"))
+    there = SimpleNamespace(observed=Observed(seen, Milestone.DRAFT, "1", "stamp"), row={"lines.": []})
     step = Step(ErpRef("order", "s/order/1/1"), "amend", want, None, Milestone.DRAFT, 2)
     made = {"lines": ["all"]} if again else {}
-    assert Orders.lines_of(cast(Any, None), step, cast(Any, there), lambda: cast(Any, ["all"])) == made
+    assert Orders.lines_of(cast(Any, None), step, cast(Any, there), lambda _: cast(Any, ["all"])) == made
 
 
 def test_a_spoiled_note_of_a_rounding_line_harms_nothing() -> None:
     """A clerk may type in it. Its cents then count at no rate, and the document is read like any other."""
     record = order({"line": {"1": row("line", D("0.35"), D(19), D(1), "x")}, "charge": {}, "discount": {}})
     there = lines_row(lines.values(record, Master(), SCALE))
-    cent = {**lines_row([lines._rounding(D(19), 1, Master(), 1)])[0], "note": 'ordertap {"rounding": "a cent"}'}
+    cent = {
+        **lines_row([lines._rounding(D(19), D("0.01"), Master(), 1, ())])[0],
+        "note": 'ordertap {"rounding": "a cent"}',
+    }
     found = lines.read("order", [*there, cent], Master(), D("0.01"), ours=True)
     assert found.rates[D(0)] == Sums(D(0), D("0.01"), D("0.01"))
     assert found.parts["line"].keys() == {"1"}
