@@ -20,7 +20,7 @@ from tests.erp_contract.records import CHARGES, LINES, REF, REFUND, RETURN, SALE
 D = Decimal
 DRAFT, CONFIRMED, PROCESSING = Milestone.DRAFT, Milestone.CONFIRMED, Milestone.PROCESSING
 PART_DELIVERED, DELIVERED = Milestone.PART_DELIVERED, Milestone.DELIVERED
-INVOICED, CANCELLED = Milestone.INVOICED, Milestone.CANCELLED
+INVOICED, PAID, CANCELLED = Milestone.INVOICED, Milestone.PAID, Milestone.CANCELLED
 OPEN: Final = (DRAFT, CONFIRMED, PROCESSING)
 ORDER = REF["order"]
 _DRAFTS_GO: Final = Policy(
@@ -162,8 +162,15 @@ _LATE: Final = [
     Cell("another address, delivered", DELIVERED, SALE, ELSEWHERE, reason=f"change addresses, but {SHIPPED}"),
     Cell("other means, delivered", DELIVERED, SALE, OTHER_MEANS, ("amend",)),
     Cell("a lower price, invoiced", INVOICED, SALE, CHEAPER_LINE, reason=POSTED),
-    Cell("no charge, invoiced", INVOICED, SALE, NO_CHARGE, reason=POSTED),
     Cell("other means, invoiced", INVOICED, SALE, OTHER_MEANS, ("amend",)),
+    Cell("a lower price, part delivered", PART_DELIVERED, SALE, CHEAPER_LINE, ("amend",)),
+    Cell("fewer pieces, part delivered", PART_DELIVERED, SALE, FEWER, reason=f"change quantities, but {SHIPPED}"),
+    Cell("another number, delivered", DELIVERED, SALE, RENUMBERED, reason=f"change head, but {SHIPPED}"),
+    Cell("fewer pieces, invoiced", INVOICED, SALE, FEWER, reason=POSTED),
+    Cell("another address, invoiced", INVOICED, SALE, ELSEWHERE, reason=POSTED),
+    Cell("another number, invoiced", INVOICED, SALE, RENUMBERED, reason=POSTED),
+    Cell("other means, paid", PAID, SALE, OTHER_MEANS, ("amend",)),
+    Cell("cancelled, paid", PAID, SALE, VOID, reason="cancel, but the ERP has invoiced it"),
 ]
 REDUCED = bought({"1": {**line("3", "8.00"), "unit_price": D(10), "discount": D(6)}, "2": LINES["2"]})
 _RETURNS: Final = [
@@ -182,6 +189,8 @@ _RETURNS: Final = [
     Cell("a return that the shop has withdrawn", CONFIRMED, RETURN, None, reason="deleted in the shop"),
     Cell("a return that is withdrawn, where drafts go with it", DRAFT, RETURN, None, ("cancel",), policy=_DRAFTS_GO),
     Cell("of a line that was reduced", DRAFT, None, back(l1="1"), ("create",), sold=REDUCED),
+    Cell("a return of a paid order", DRAFT, None, back(l1="1"), ("create",), order=PAID),
+    Cell("a return of less, processing", PROCESSING, RETURN, fewer_back("1"), ("amend",)),
 ]  # fmt: skip
 _REFUNDS: Final = [
     Cell("a reduced line at its paid price", DRAFT, None, refund(c1=component("line", "8.00", "1")), ("create",),

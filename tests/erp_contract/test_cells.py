@@ -61,16 +61,17 @@ class _Tried:
 
 
 def _made(target: Target, sink: Sink, wanted: Iterable[tuple[ErpRef, ErpRecord | None, Milestone]]) -> None:
-    """Makes documents, and lets the clerk take them to their milestones."""
+    """Makes documents, and lets the clerk take them to their milestones: the premise of each cell."""
     there = [(ref, record, at) for ref, record, at in wanted if record]
     steps = [
         replace(create(_shown(one), ref), goal=at if at in OPEN else create(one, ref).goal) for ref, one, at in there
     ]
     for result in sink.apply(*steps):
         assert isinstance(result, Observed), result
-    for ref, _, at in there:
-        if at not in OPEN:
-            target.clerk.sets(ref, at)
+    set_by_clerk = {ref: at for ref, _, at in there if at not in OPEN}
+    for ref, at in set_by_clerk.items():
+        target.clerk.sets(ref, at)
+    assert {ref: seen.milestone for ref, seen in sink.erp.observe([*set_by_clerk]).items()} == set_by_clerk
 
 
 def _shown(record: ErpRecord) -> ErpRecord:
