@@ -13,8 +13,8 @@ from deploy.tryton.screen import Screen
 from sink.apply.worker import Worker
 from sink.database import Connection
 from sink.documents.refs import DocumentRef
-from sink.erp.contract import Erp
-from sink.erp.kinds import ErpRef, Milestone
+from sink.erp.contract import Erp, Observed
+from sink.erp.kinds import BY_HAND, ErpRef, Milestone
 from sink.operations.accept import accept_document
 from sink.operations.holds import retry, retry_everything
 from sink.operations.release import let_pass
@@ -36,13 +36,15 @@ NEXT_STEPS: Final = "SELECT next_step FROM ordertap_shop.document WHERE state = 
 
 @dataclass
 class Office:
-    """Tryton, with the sink and the clerk at work in it."""
+    """Tryton, with the sink and the clerk at work in it. stays: whether the clerk's own documents are as he left
+    them."""
 
     place: TrytonTarget
     screen: Screen
     middle: Connection
     worker: Worker
     erp: Erp
+    stays: Callable[[], bool] = lambda: True
 
     @property
     def id(self) -> int:
@@ -130,7 +132,21 @@ def _amends(office: Office) -> None:
 
 
 def _copies(office: Office) -> None:
-    office.screen("sale.sale", "copy", [office.id], {})
+    """Duplicates the order. The copy has to stay as it is, and counts as typed in by hand."""
+    (copy,) = office.screen("sale.sale", "copy", [office.id], {})
+    names = ("web_shop", "web_id", "state", "party", "total_amount", "lines", "_timestamp")
+
+    def seen() -> tuple[object, object, Observed]:
+        head = office.screen.row("sale.sale", copy, *names)
+        lines = office.screen.rows("sale.line", [["sale", "=", copy]], "quantity", "unit_price", "note", "_timestamp")
+        by_hand = ErpRef("order", f"{BY_HAND}{copy}")
+        (found,) = [one for one in office.erp.page(["order"], "", 100).found if one.ref != SALE]
+        assert found.ref == by_hand
+        return head, lines, found.observed
+
+    before = seen()
+    assert (before[2].record.fields["gross"], before[2].milestone) == (D("11.90"), Milestone.DRAFT)
+    office.stays = lambda: seen() == before
 
 
 def _comes_back(office: Office) -> None:
@@ -286,6 +302,7 @@ _GOALS: Final = {Milestone.DRAFT: "draft", QUOTED: "quotation", Milestone.PROCES
 
 def _ends(office: Office, act: Act) -> None:
     """Checks what Tryton has in the end."""
+    assert office.stays()
     seen = office.erp.observe([SALE]).get(SALE)
     if act.gross is None:
         assert seen is None
