@@ -165,7 +165,7 @@ _LATE: Final = [
     Cell("other means, invoiced", INVOICED, SALE, OTHER_MEANS, ("amend",)),
     Cell("a lower price, part delivered", PART_DELIVERED, SALE, CHEAPER_LINE, ("amend",)),
     Cell("fewer pieces, part delivered", PART_DELIVERED, SALE, FEWER, reason=f"change quantities, but {SHIPPED}"),
-    Cell("another number, delivered", DELIVERED, SALE, RENUMBERED, reason=f"change head, but {SHIPPED}"),
+    Cell("another number, delivered", DELIVERED, SALE, RENUMBERED, reason=f"change number, but {SHIPPED}"),
     Cell("fewer pieces, invoiced", INVOICED, SALE, FEWER, reason=POSTED),
     Cell("another address, invoiced", INVOICED, SALE, ELSEWHERE, reason=POSTED),
     Cell("another number, invoiced", INVOICED, SALE, RENUMBERED, reason=POSTED),
