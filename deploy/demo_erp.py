@@ -127,7 +127,7 @@ class RealTryton:
         orders = [row for row in sales if row["origin"] is None]
         back = [row for row in sales if row["origin"] is not None]
         refunds = [row for row in back if row["total_amount"]]  # a return brings back goods, without a price
-        invoices = screen.rows("account.invoice", [["state", "!=", "cancelled"]], "total_amount")
+        invoices = screen.rows("account.invoice", [["state", "=", "draft"]], "total_amount")
         due, credit = ([row for row in invoices if (row["total_amount"] < 0) is negative] for negative in (False, True))
         prices = screen("product.price_list.line", "search_count", [])
         parties = screen("party.identifier", "search_count", [["code", "like", "ordertap:%"]])
