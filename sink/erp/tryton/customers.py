@@ -4,8 +4,8 @@ The address with a place in the party's list is the customer's; the others belon
 changes, the old one stays as it is, because documents refer to it.
 
 If a person merges two parties, Tryton makes the identifiers of one inactive and gives them to the other. That
-customer's key then leads to an account that is not theirs alone: it is neither compared nor changed for them, and only
-the number of the last step is written.
+customer's key then leads to an account that is not theirs alone: it is neither compared nor changed for them. Not even
+the number of the last step is written: Tryton lets nobody change an inactive identifier.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Customers:
         values: dict[str, Any] = {
             "identifiers": _one(ours, {"code": f"{KEY}{step.ref.external}", "sequence": step.key}),
         }
-        if step.verb == "adopt" or (row and _is_merged(row)):
+        if step.verb == "adopt":
             return values
         plain = {"name": fields["name"], "code": fields["number"]}
         values |= {name: value for name, value in plain.items() if row is None or row[name] != value}
@@ -192,7 +192,7 @@ class Customers:
         ours = {f"{KEY}{ref.external}": ref for ref in refs if not ref.external.startswith(BY_HAND)}
         typed_in = [ref for ref in refs if ref.external.startswith(BY_HAND)]
         hand = {one: ref for ref in typed_in for one in ids_of([ref.external.removeprefix(BY_HAND)])}
-        names = ["code", "sequence", "active", "_timestamp", *(f"party.{name}" for name in _READ)]
+        names = ["code", "sequence", "active", *(f"party.{name}" for name in _READ)]
         keys = active_last(self._rpc.among("party.identifier", "code", ours, names, INACTIVE_TOO))
         found: dict[ErpRef, Row] = {ours[key["code"]]: {**key["party."], "ours": key} for key in keys}
         return found | {hand[one]: row for one, row in self._rows(hand).items() if row["ours"] is None}
@@ -231,6 +231,8 @@ def _known(step: Step, row: Row | None, observed: Any) -> StepResult | None:
     seen: Observed = observed(row)
     ours = _ref(row) == step.ref
     if ours and seen.key == step.key and not not_kept(step.want, seen.record):
+        return seen
+    if ours and step.verb == "amend" and _is_merged(row):
         return seen
     if ours and step.verb in ("create", "adopt"):
         return NotDone(ConflictError("the customer was made meanwhile"))
@@ -294,7 +296,7 @@ def _stamps(rows: Iterable[Row]) -> dict[str, str]:
     """The stamps of parties and their children."""
     found: dict[str, str] = {}
     for row in rows:
-        found |= stamps_of("party.party", [row]) | stamps_of("party.identifier", [row["ours"]] if row["ours"] else [])
+        found |= stamps_of("party.party", [row])
         for child, (model, _) in _CHILDREN.items():
             found |= stamps_of(model, row[f"{child}."])
     return found
