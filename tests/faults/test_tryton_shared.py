@@ -137,6 +137,8 @@ def _second_company(tryton: Tryton, admin: Screen) -> Iterator[Screen]:
     try:
         yield Screen(tryton.url, tryton.database, provision.ADMIN, provision.ADMIN_PASSWORD)
     finally:
+        for rounding in ("document", "line"):  # a change makes Tryton forget the record of the second company
+            admin("account.configuration", "write", [1], {"tax_rounding": rounding})
         for login in (provision.ADMIN, provision.API):
             was = {"companies": [["remove", [company]]], "company": users[login]["company"], "company_filter": "one"}
             admin("res.user", "write", [users[login]["id"]], was)
