@@ -130,8 +130,11 @@ class Task:
 
     def half_done(self, seen: Observed) -> Outcome:
         """The ERP has the content of the step and went no further. It counts as written, whatever is in the document:
-        the next look compares it, and plans the rest from the shop as it is then."""
-        return replace(self.done(seen.reference, more=True), reached=seen.milestone or "")
+        the next look compares it, and plans the rest from the shop as it is then. Only how far we took it counts, not
+        how far a person has gone on since, or that one has cancelled it: set back again, it goes on to its goal."""
+        ours = self.step.before.milestone if self.step.before else Milestone.DRAFT
+        reached = seen.milestone if seen.milestone and seen.milestone.before(ours) else ours
+        return replace(self.done(seen.reference, more=True), reached=reached)
 
     def told(self, outcome: Outcome) -> Outcome:
         """An outcome other than done, with the step as people read it."""
