@@ -330,7 +330,8 @@ def _deleted(ref: ErpRef, ledger: Standpoint, observed: Observed | None, policy:
         return []
     if becomes == "remove":
         return _removal(ref, applied, ledger, observed)
-    if becomes == "cancel_if_draft" and policy.is_draft(applied.kind, observed.milestone):
+    begun = "change refund" in observed.may_not  # such as a credit note that a person has validated
+    if becomes == "cancel_if_draft" and policy.is_draft(applied.kind, observed.milestone) and not begun:
         _, known = agreed(applied, applied, observed, ledger.accepted)
         known = with_overruled(known, observed, ledger.overruled)
         cancel = _Steps(ref, observed, ledger).make("cancel", _with(known, cancelled=True), Milestone.CANCELLED)

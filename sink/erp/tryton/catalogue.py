@@ -6,6 +6,7 @@ looked for again at once.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -174,6 +175,31 @@ class MasterData:
     def currency(self, code: str) -> int:
         """Id of a currency by its ISO code. HoldError if it is missing, as in all methods below."""
         return self._coded("currency.currency", code, "currency")
+
+    def minor(self, currency: str) -> Decimal:
+        """The smallest amount of a currency, to which Tryton must round."""
+
+        def look() -> Decimal:
+            found = self._rpc.among("currency.currency", "code", [currency], ["digits", "rounding"])
+            if not found:
+                hint = "load it there, then `sink retry`"
+                raise HoldError(f"the ERP has no currency {currency}", hint, "master data")
+            minor, rounding = Decimal(1).scaleb(-found[0]["digits"]), Decimal(found[0]["rounding"])
+            if rounding != minor:
+                hint = f"set the currency's Rounding Factor to {minor}, then `sink retry`"
+                raise HoldError(f"the ERP rounds {currency} to {rounding.normalize():f}", hint, "master data")
+            return minor
+
+        return Decimal(self._found("minor", currency, look))
+
+    def least_price(self) -> Decimal:
+        """The smallest step of a line's unit price."""
+
+        def look() -> Decimal:
+            digits = self._rpc.call("sale.line", "fields_get", ["unit_price"])["unit_price"]["digits"]
+            return Decimal(1).scaleb(-json.loads(digits)[1])  # it comes as "[null, 4]"
+
+        return Decimal(self._found("least price", None, look))
 
     def country(self, code: str | None) -> int | None:
         """Id of a country by its two-letter ISO code."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -41,8 +40,6 @@ class SaleDocuments:
     def __init__(self, rpc: Rpc, master: MasterData) -> None:
         self._rpc = rpc
         self._master = master
-        self._minor: dict[str, Decimal] = {}
-        self._price = Decimal(0)
 
     # --- what differs
 
@@ -175,22 +172,8 @@ class SaleDocuments:
 
     def scale(self, currency: str) -> Scale:
         """The precision of money and prices. HoldError if there is no such currency."""
-        if currency not in self._minor:
-            self._minor[currency] = self._minor_of(currency)
-        if not self._price:
-            digits = self._rpc.call("sale.line", "fields_get", ["unit_price"])["unit_price"]["digits"]
-            self._price = Decimal(1).scaleb(-json.loads(digits)[1])  # it comes as "[null, 4]"
-        return Scale(self._minor[currency], self._price, self._master.settings.rounding == "line")
-
-    def _minor_of(self, currency: str) -> Decimal:
-        found = self._rpc.among("currency.currency", "code", [currency], ["digits", "rounding"])
-        if not found:
-            raise HoldError(f"the ERP has no currency {currency}", "load it there, then `sink retry`", "master data")
-        minor, rounding = Decimal(1).scaleb(-found[0]["digits"]), Decimal(found[0]["rounding"])
-        if rounding != minor:
-            hint = f"set the currency's Rounding Factor to {minor}, then `sink retry`"
-            raise HoldError(f"the ERP rounds {currency} to {rounding.normalize():f}", hint, "master data")
-        return minor
+        master = self._master
+        return Scale(master.minor(currency), master.least_price(), master.settings.rounding == "line")
 
 
 class OfAnOrder(SaleDocuments):

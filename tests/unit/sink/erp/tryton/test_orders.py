@@ -14,6 +14,8 @@ from sink.erp.tryton.catalogue import MasterData, PartyAddress
 from sink.erp.tryton.doing import Wanted
 from sink.erp.tryton.orders import Orders
 from sink.erp.tryton.rpc import Rpc, WriteCalls
+from sink.erp.tryton.settings import TrytonSettings
+from tests.unit.sink.erp.tryton.test_price_calls import SETTINGS
 
 HOME = PartyAddress("Ann", None, "Way 1", "53111", "Bonn", 7)
 BAD = 3
@@ -64,6 +66,6 @@ class Currencies:
 
 def test_a_currency_that_is_rounded_to_more_than_its_decimals_is_held() -> None:
     """Tryton would round the tax at each rate to five cents, and several rates could make up for each other."""
-    orders = Orders(cast(Rpc, Currencies("0.05")), cast(MasterData, None))
+    settings = TrytonSettings.model_validate(SETTINGS | {"payment_term": "t"})
     with pytest.raises(HoldError, match=r"the ERP rounds CHF to 0\.05"):
-        orders.scale("CHF")
+        MasterData(cast(Rpc, Currencies("0.05")), settings).minor("CHF")
