@@ -62,8 +62,7 @@ class Played:
         lost, double = (sum(one.kind == kind for one in self.findings) for kind in ("lost", "double"))
         faults = f"{self.kills} kills, {self.lost_replies} lost replies"
         wrong = f"{lost} lost, {double} double, difference {self.difference:.2f}"
-        compared = f"compared {self.same} documents, {self.sums} sums, goods of {self.moved} orders"
-        return f"histories: {self.count} on {self.erp}, {faults}, {compared}, {wrong}"
+        return f"histories: {self.count} on {self.erp}, {faults}, {wrong}"
 
 
 class Histories:

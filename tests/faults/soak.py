@@ -104,7 +104,8 @@ def _histories(folder: Path, options: argparse.Namespace) -> int:
     for finding in _some(played.findings):
         print(f"{finding.kind}: {finding.text}")
     resets, held = f"{played.resets} resets of offsets", f"{played.held} held by what clerk or shop did"
-    print(f"{resets}, {played.same} documents the same, {held}, {len(played.findings)} findings")
+    own = f"{played.sums} of the ERP's own sums, goods of {played.moved} orders"
+    print(f"{resets}, compared: {played.same} documents, {own}; {held}, {len(played.findings)} findings")
     print(played)
     return 1 if played.findings or played.difference else 0
 
